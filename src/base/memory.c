@@ -1,0 +1,69 @@
+/* memory.c - counted, aligned allocation. */
+#include "base/memory.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static atomic_llong allocations; /* process-wide statistics only; no behaviour depends on it */
+
+static _Noreturn void out_of_memory(size_t bytes)
+{
+    fprintf(stderr, "dinobatch: out of memory: %zu bytes could not be had\n", bytes);
+    abort();
+}
+
+static void *aligned(size_t bytes)
+{
+    if (bytes > SIZE_MAX - 64) out_of_memory(bytes);
+    size_t rounded = (bytes + 63) / 64 * 64;
+    void *block = aligned_alloc(64, rounded ? rounded : 64);
+    if (!block) out_of_memory(bytes);
+    atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed);
+    return block;
+}
+
+void *memory_alloc(size_t bytes)
+{
+    return memset(aligned(bytes), 0, bytes);
+}
+
+void *memory_alloc_array(size_t count, size_t element_bytes)
+{
+    if (element_bytes && count > SIZE_MAX / element_bytes) out_of_memory(SIZE_MAX);
+    return memory_alloc(count * element_bytes);
+}
+
+void *memory_grow(void *old, size_t old_bytes, size_t new_bytes)
+{
+    void *block = aligned(new_bytes);
+    if (old) {
+        memcpy(block, old, old_bytes < new_bytes ? old_bytes : new_bytes);
+        free(old);
+    }
+    return block;
+}
+
+void memory_free(void *block)
+{
+    free(block);
+}
+
+char *memory_strdup(const char *text)
+{
+    return memory_strndup(text, strlen(text));
+}
+
+char *memory_strndup(const char *text, size_t n)
+{
+    size_t length = strnlen(text, n);
+    char *copy = memory_alloc(length + 1);
+    memcpy(copy, text, length);
+    return copy;
+}
+
+int64_t memory_allocation_count(void)
+{
+    return atomic_load_explicit(&allocations, memory_order_relaxed);
+}
