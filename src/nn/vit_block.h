@@ -1,0 +1,69 @@
+/* vit_block.h - one transformer block: x += ls1(attn(norm1(x))); x += ls2(ffn(norm2(x))), each on its own
+ * subset.
+ *
+ * Source: dinov2/layers/{block,attention,mlp,swiglu_ffn,layer_scale}.py. The feed-forward is the MLP (erf
+ * GELU) or SwiGLU with the fused width rule. Backward passes are written by hand from what the forward kept.
+ */
+#ifndef DINOBATCH_NN_VIT_BLOCK_H
+#define DINOBATCH_NN_VIT_BLOCK_H
+
+#include "nn/packed_sequence.h"
+#include "ops/ops.h"
+#include "tensor/param_table.h"
+
+typedef struct {
+    int64_t embed_dim, heads, hidden; /* hidden: width between the two feed-forward products */
+    bool swiglu;
+    /* parameter ids; -1 where the layer has none */
+    int norm1_weight, norm1_bias, qkv_weight, qkv_bias, proj_weight, proj_bias, ls1_gamma;
+    int norm2_weight, norm2_bias, ffn_in_weight, ffn_in_bias, ffn_out_weight, ffn_out_bias, ls2_gamma;
+    int unit;
+} VitBlock;
+
+/* What a block's parameters depend on. */
+typedef struct {
+    int64_t embed_dim, heads;
+    double mlp_ratio;
+    bool swiglu, qkv_bias, proj_bias, ffn_bias;
+    double layerscale; /* initial gamma; 0: no LayerScale */
+} VitBlockSpec;
+
+/* What the backward pass of a block needs. n1, n2: tokens of the two subsets; H: ffn input product's width.
+ */
+typedef struct {
+    TokenSubset attention, ffn;
+    Tensor x1, stats1, y1;           /* [n1, D] fp32, [n1, 2] fp32, [n1, D] */
+    Tensor qkv, attended, lse, out1; /* [n1, 3D], [n1, D], [n1, heads] fp32, [n1, D] */
+    Tensor x2, stats2, y2;           /* [n2, D] fp32, [n2, 2] fp32, [n2, D] */
+    Tensor hidden_in, hidden, out2;  /* [n2, H], [n2, hidden], [n2, D] */
+} VitBlockActivations;
+
+/* Adds the block's parameters to the table's current unit, under "<prefix>norm1.weight" and so on. */
+VitBlock vit_block_build(ParamTable *table, ParamModule module, const VitBlockSpec *spec, const char *prefix);
+
+/* Width of the feed-forward: int(D * mlp_ratio), for SwiGLU (int(that * 2/3) + 7) / 8 * 8. */
+int64_t vit_block_hidden(const VitBlockSpec *spec);
+
+/* Activations for subsets that are already drawn, from the arena. */
+VitBlockActivations vit_block_activations(const VitBlock *block, Arena *arena, TokenSubset attention,
+                                          TokenSubset ffn);
+
+/* x[tokens, D] fp32 in place. */
+void vit_block_forward(const VitBlock *block, const Ops *ops, const Weights *weights,
+                       VitBlockActivations *acts, Tensor x);
+
+/* Temporary memory of a backward pass, shared by all blocks of a model. */
+typedef struct {
+    Tensor narrow, wide, wider, kept; /* flat fp32 buffers; each use takes the front of one as a matrix */
+} VitBlockScratch;
+
+/* Room for any block like this one with up to `tokens` kept tokens, from the arena. */
+VitBlockScratch vit_block_scratch(const VitBlock *block, Arena *arena, int64_t tokens);
+
+/* dx[tokens, D] fp32: gradient of the block's output on entry, of its input on return. Parameter gradients
+ * are added to the flat buffer `grads`. */
+void vit_block_backward(const VitBlock *block, const Ops *ops, const Weights *weights,
+                        const VitBlockActivations *acts, Tensor dx, float *grads,
+                        const VitBlockScratch *scratch);
+
+#endif

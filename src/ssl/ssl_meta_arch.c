@@ -1,0 +1,243 @@
+/* ssl_meta_arch.c - building student and teacher, their precision, their moving average. */
+#include "ssl/ssl_meta_arch.h"
+
+#include "base/memory.h"
+#include "data/block_mask.h"
+#include "ssl/ssl_step.h"
+
+#include <math.h>
+#include <string.h>
+
+Status ssl_groups_deal(SslGroups *groups, const Config *config, int rank, int ranks, Error *error)
+{
+    int64_t B = config->train.batch_size_per_gpu;
+    int64_t batch = config->train.global_batch_size ? config->train.global_batch_size : B * ranks;
+    if (batch % B != 0)
+        return status_fail(error, STATUS_INPUT,
+                           "train.global_batch_size: %lld is not a multiple of train.batch_size_per_gpu %lld",
+                           (long long)batch, (long long)B);
+    int64_t total = batch / B;
+    if (total < ranks)
+        return status_fail(error, STATUS_INPUT,
+                           "%d ranks, but a global batch of %lld in groups of %lld gives only %lld groups: "
+                           "use fewer ranks, a larger "
+                           "train.global_batch_size or a smaller train.batch_size_per_gpu",
+                           ranks, (long long)batch, (long long)B, (long long)total);
+    int64_t base = total / ranks, longer = total % ranks;
+    *groups = (SslGroups){.group_size = B,
+                          .total_groups = total,
+                          .groups = base + (rank < longer),
+                          .first_group = rank * base + (rank < longer ? rank : longer)};
+    return STATUS_OK;
+}
+
+VitConfig ssl_vit_config(const Config *config)
+{
+    static const struct {
+        int64_t embed_dim, depth, heads;
+    } sizes[] = {[CONFIG_ARCH_VIT_SMALL] = {384, 12, 6},
+                 [CONFIG_ARCH_VIT_BASE] = {768, 12, 12},
+                 [CONFIG_ARCH_VIT_LARGE] = {1024, 24, 16},
+                 [CONFIG_ARCH_VIT_GIANT2] = {1536, 40, 24},
+                 [CONFIG_ARCH_VIT_CUSTOM] = {0, 0, 0}};
+    VitConfig v = {.embed_dim = config->student.embed_dim,
+                   .depth = config->student.depth,
+                   .num_heads = config->student.num_heads,
+                   .patch_size = config->student.patch_size,
+                   .img_size = config->crops.global_crops_size,
+                   .num_register_tokens = config->student.num_register_tokens,
+                   .mlp_ratio = 4.0,
+                   .swiglu = config->student.ffn_layer == CONFIG_FFN_SWIGLUFUSED,
+                   .qkv_bias = config->student.qkv_bias,
+                   .proj_bias = config->student.proj_bias,
+                   .ffn_bias = config->student.ffn_bias,
+                   .layerscale = config->student.layerscale,
+                   .drop_path_rate = config->student.drop_path_rate,
+                   .drop_path_uniform = config->student.drop_path_uniform,
+                   .block_chunks = config->student.block_chunks,
+                   .interpolate_antialias = config->student.interpolate_antialias,
+                   .interpolate_offset = config->student.interpolate_offset};
+    if (config->student.arch != CONFIG_ARCH_VIT_CUSTOM) {
+        v.embed_dim = sizes[config->student.arch].embed_dim;
+        v.depth = sizes[config->student.arch].depth;
+        v.num_heads = sizes[config->student.arch].heads;
+    }
+    return v;
+}
+
+static DinoHeadConfig dino_head_config(const Config *c, int64_t in_dim)
+{
+    return (DinoHeadConfig){.in_dim = in_dim,
+                            .hidden_dim = c->dino.head_hidden_dim,
+                            .bottleneck_dim = c->dino.head_bottleneck_dim,
+                            .prototypes = c->dino.head_n_prototypes,
+                            .nlayers = c->dino.head_nlayers};
+}
+
+static DinoHeadConfig ibot_head_config(const Config *c, int64_t in_dim)
+{
+    return (DinoHeadConfig){.in_dim = in_dim,
+                            .hidden_dim = c->ibot.head_hidden_dim,
+                            .bottleneck_dim = c->ibot.head_bottleneck_dim,
+                            .prototypes = c->ibot.head_n_prototypes,
+                            .nlayers = c->ibot.head_nlayers};
+}
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t micro_samples(const Config *config, const SslGroups *groups)
+{
+    int64_t all = groups->groups * groups->group_size, asked = config->train.micro_batch_size;
+    return asked > 0 && asked < all ? asked : all;
+}
+
+OpsLimits ssl_ops_limits(const Config *config, const SslGroups *groups)
+{
+    VitConfig v = ssl_vit_config(config);
+    int64_t p = v.patch_size, B = micro_samples(config, groups), extra = 1 + v.num_register_tokens;
+    int64_t global = (config->crops.global_crops_size / p) * (config->crops.global_crops_size / p) + extra;
+    int64_t local = (config->crops.local_crops_size / p) * (config->crops.local_crops_size / p) + extra;
+    int64_t widest = max64(8 * v.embed_dim, VIT_IMAGE_CHANNELS * p * p);
+    widest = max64(widest, max64(config->dino.head_hidden_dim, config->ibot.head_hidden_dim));
+    widest = max64(widest, max64(config->dino.head_bottleneck_dim, config->ibot.head_bottleneck_dim));
+    bool global_koleo = config->dino.koleo_scope == CONFIG_KOLEO_GLOBAL;
+    return (OpsLimits){
+        .rows = B * (2 * global + config->crops.local_crops_number * local),
+        .width = widest,
+        .max_seqlen = max64(global, local),
+        .head_dim = v.embed_dim / v.num_heads,
+        .prototypes = max64(config->dino.head_n_prototypes, config->ibot.head_n_prototypes),
+        .bottleneck = max64(config->dino.head_bottleneck_dim, config->ibot.head_bottleneck_dim),
+        .group_rows = groups->group_size * (global_koleo ? groups->total_groups : 1),
+        .bf16 = config->compute_precision.student.backbone.mixed_precision.param_dtype == DTYPE_BF16 ||
+                config->compute_precision.teacher.backbone.mixed_precision.param_dtype == DTYPE_BF16};
+}
+
+/* Runs the layouts of the largest possible step on a measuring arena. */
+static size_t plan_step(SslMetaArch *ssl)
+{
+    Arena plan = arena_measuring();
+    int64_t samples = ssl->groups.groups * ssl->groups.group_size;
+    int64_t masked = ssl->do_ibot ? ssl->groups.groups * ssl->masked_per_group : 0;
+    SslStep step = ssl_step_layout(ssl, &plan, NULL, samples, masked);
+    size_t mark = plan.used;
+    for (int64_t first = 0; first < samples; first += ssl->micro_samples) {
+        int64_t count = samples - first < ssl->micro_samples ? samples - first : ssl->micro_samples;
+        int64_t patches = vit_patches(&ssl->vit, ssl->vit.config.img_size, ssl->vit.config.img_size);
+        int64_t bound = masked < 2 * count * patches ? masked : 2 * count * patches;
+        SslMicroBatch micro = {.first = first, .samples = count, .masked = bound};
+        ssl_teacher_forward(ssl, &step, &micro, &plan);
+        arena_reset(&plan, mark);
+        ssl_student_class_tokens(ssl, &step, &micro, &plan);
+        arena_reset(&plan, mark);
+        ssl_student_forward_backward(ssl, &step, &micro, &plan);
+        arena_reset(&plan, mark);
+    }
+    return plan.peak;
+}
+
+static bool wants_bf16(const ConfigPrecisions *precisions, ParamModule module)
+{
+    const ConfigPrecision *by_module[PARAM_MODULE_COUNT] = {[PARAM_BACKBONE] = &precisions->backbone,
+                                                            [PARAM_DINO_HEAD] = &precisions->dino_head,
+                                                            [PARAM_IBOT_HEAD] = &precisions->ibot_head};
+    return by_module[module]->mixed_precision.param_dtype == DTYPE_BF16;
+}
+
+/* fp16 on a CPU is computed in fp32 (design section 3); bf16 reads reduced copies of the matrices. */
+static void make_weights(SslMetaArch *ssl)
+{
+    size_t n = (size_t)ssl->table.flat_count;
+    ssl->student = memory_alloc_array(n, sizeof(float));
+    ssl->teacher = memory_alloc_array(n, sizeof(float));
+    ssl->grads = memory_alloc_array(n, sizeof(float));
+    for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
+        bool student = wants_bf16(&ssl->config->compute_precision.student, (ParamModule)m);
+        bool teacher = wants_bf16(&ssl->config->compute_precision.teacher, (ParamModule)m);
+        if (student && !ssl->student_reduced) ssl->student_reduced = memory_alloc_array(n, sizeof(uint16_t));
+        if (teacher && !ssl->teacher_reduced) ssl->teacher_reduced = memory_alloc_array(n, sizeof(uint16_t));
+        ssl->student_weights[m] = (Weights){&ssl->table, ssl->student, student ? ssl->student_reduced : NULL};
+        ssl->teacher_weights[m] = (Weights){&ssl->table, ssl->teacher, teacher ? ssl->teacher_reduced : NULL};
+    }
+}
+
+void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups *groups, const Ops *ops,
+                        Comm *comm)
+{
+    *ssl = (SslMetaArch){.config = config, .ops = ops, .comm = comm, .groups = *groups};
+    ssl->do_dino = config->dino.loss_weight > 0;
+    ssl->do_koleo = config->dino.koleo_loss_weight > 0;
+    ssl->do_ibot = config->ibot.loss_weight > 0;
+    ssl->shared_head = !config->ibot.separate_head;
+    ssl->micro_samples = micro_samples(config, groups);
+
+    VitConfig v = ssl_vit_config(config);
+    param_table_init(&ssl->table);
+    vit_build(&ssl->vit, &v, &ssl->table);
+    DinoHeadConfig dino = dino_head_config(config, v.embed_dim), ibot = ibot_head_config(config, v.embed_dim);
+    dino_head_build(&ssl->dino_head, &dino, PARAM_DINO_HEAD, &ssl->table);
+    if (ssl->do_ibot && !ssl->shared_head)
+        dino_head_build(&ssl->ibot_head, &ibot, PARAM_IBOT_HEAD, &ssl->table);
+    make_weights(ssl);
+    ssl->dino_center = memory_alloc_array((size_t)dino.prototypes, sizeof(float));
+    ssl->ibot_center =
+        memory_alloc_array((size_t)(ssl->shared_head ? dino.prototypes : ibot.prototypes), sizeof(float));
+
+    BlockMaskGrid grid = block_mask_grid(v.img_size, v.patch_size);
+    ssl->masked_per_group =
+        block_mask_upperbound(&grid, 2 * groups->group_size, config->ibot.mask_sample_probability,
+                              config->ibot.mask_ratio_min_max[0], config->ibot.mask_ratio_min_max[1]);
+    int ranks = comm_size(comm);
+    ssl->koleo = (KoleoLoss){.embed_dim = v.embed_dim,
+                             .group_size = groups->group_size,
+                             .groups = groups->groups,
+                             .total_groups = groups->total_groups,
+                             .most_groups = (groups->total_groups + ranks - 1) / ranks,
+                             .global_scope = config->dino.koleo_scope == CONFIG_KOLEO_GLOBAL,
+                             .loss_weight = config->dino.koleo_loss_weight};
+    ssl->current = memory_alloc(sizeof *ssl->current);
+    ssl->step = arena_create(plan_step(ssl));
+}
+
+void ssl_meta_arch_fini(SslMetaArch *ssl)
+{
+    arena_destroy(&ssl->step);
+    memory_free(ssl->current);
+    vit_fini(&ssl->vit);
+    param_table_fini(&ssl->table);
+    memory_free(ssl->student);
+    memory_free(ssl->teacher);
+    memory_free(ssl->grads);
+    memory_free(ssl->student_reduced);
+    memory_free(ssl->teacher_reduced);
+    memory_free(ssl->dino_center);
+    memory_free(ssl->ibot_center);
+    *ssl = (SslMetaArch){0};
+}
+
+void ssl_meta_arch_initialise(SslMetaArch *ssl, uint64_t seed)
+{
+    param_table_initialise(&ssl->table, seed, ssl->student);
+    memcpy(ssl->teacher, ssl->student, (size_t)ssl->table.flat_count * sizeof(float));
+    ssl_meta_arch_refresh(ssl);
+}
+
+void ssl_meta_arch_refresh(SslMetaArch *ssl)
+{
+    int64_t n = ssl->table.flat_count;
+    const Ops *ops = ssl->ops;
+    if (ssl->student_reduced)
+        ops->cast(ops, tensor_1d(ssl->student_reduced, DTYPE_BF16, n), tensor_1d(ssl->student, DTYPE_F32, n));
+    if (ssl->teacher_reduced)
+        ops->cast(ops, tensor_1d(ssl->teacher_reduced, DTYPE_BF16, n), tensor_1d(ssl->teacher, DTYPE_F32, n));
+}
+
+void ssl_meta_arch_update_teacher(SslMetaArch *ssl, double momentum)
+{
+    int64_t n = ssl->table.flat_count;
+    ssl->ops->ema(ssl->ops, tensor_1d(ssl->teacher, DTYPE_F32, n), tensor_1d(ssl->student, DTYPE_F32, n),
+                  momentum);
+}

@@ -1,0 +1,107 @@
+/* ssl_meta_arch.h - student and teacher: one training step's forward and backward over all losses.
+ *
+ * Source: dinov2/train/ssl_meta_arch.py (SSLMetaArch), paper section 4; golden README traps 14-22. What the
+ * reference does per process (KoLeo, mask bounds, the drop-path subset, the iBOT batch centre, loss means) is
+ * done here per group of train.batch_size_per_gpu samples, so that the result does not depend on how groups
+ * are dealt to ranks.
+ *
+ * Pass 1 runs the teacher over all micro-batches, keeps its normalised bottleneck rows and makes the targets
+ * once (Sinkhorn-Knopp or centering over all ranks). Pass 2 runs the student forward and backward,
+ * micro-batch by micro-batch; gradients add up in fp32. micro_batch_size only bounds memory.
+ *
+ * It owns weights and gradients; clipping, AdamW, schedules and files are other folders' business.
+ */
+#ifndef DINOBATCH_SSL_SSL_META_ARCH_H
+#define DINOBATCH_SSL_SSL_META_ARCH_H
+
+#include "config/config.h"
+#include "data/batch.h"
+#include "loss/koleo_loss.h"
+#include "nn/dino_head.h"
+#include "nn/vit.h"
+
+/* How the groups of a step are dealt to ranks, in contiguous runs whose lengths differ by at most one. */
+typedef struct {
+    int64_t group_size;   /* samples */
+    int64_t total_groups; /* of all ranks */
+    int64_t groups;       /* of this rank */
+    int64_t first_group;  /* of this rank */
+} SslGroups;
+
+/* STATUS_INPUT if the global batch is not a multiple of the group or there are fewer groups than ranks. */
+Status ssl_groups_deal(SslGroups *groups, const Config *config, int rank, int ranks, Error *error);
+
+/* A step's figures, the same on all ranks. Losses as the reference logs them: koleo and ibot are half of what
+ * is differentiated; total is what is differentiated. */
+typedef struct {
+    double dino_local_crops_loss, dino_global_crops_loss, koleo_loss, ibot_loss, total_loss;
+    double dino_teacher_entropy, ibot_teacher_entropy; /* nats, mean over targets; 0 where the loss is off */
+    double dino_prototypes_used, ibot_prototypes_used; /* share of prototypes that some target favours */
+    double feature_std;     /* of L2-normalised teacher class tokens: mean over dimensions of the std over the
+                               batch, times sqrt(D) */
+    int64_t masked_patches; /* of all ranks */
+} SslFigures;
+
+/* Losses of one group alone, in the same conventions. */
+typedef struct {
+    double dino_local_crops_loss, dino_global_crops_loss, koleo_loss, ibot_loss;
+} SslGroupLosses;
+
+typedef struct {
+    const Config *config; /* borrowed */
+    const Ops *ops;       /* borrowed */
+    Comm *comm;           /* borrowed */
+    SslGroups groups;
+    bool do_dino, do_koleo, do_ibot, shared_head;
+    int64_t micro_samples;    /* samples of a micro-batch, >= 1 */
+    int64_t masked_per_group; /* most masked patches that a group can have */
+    Vit vit;
+    DinoHead dino_head, ibot_head; /* ibot_head is not built when the head is shared or iBOT is off */
+    KoleoLoss koleo;
+    ParamTable table;
+    float *student, *teacher, *grads;            /* [flat_count] owned */
+    uint16_t *student_reduced, *teacher_reduced; /* [flat_count] bf16 copies, or NULL; owned */
+    Weights student_weights[PARAM_MODULE_COUNT]; /* views of the above, per sub-module's compute precision */
+    Weights teacher_weights[PARAM_MODULE_COUNT];
+    float *dino_center, *ibot_center; /* [prototypes] owned; zero unless centering */
+    NnHooks student_hooks, teacher_hooks;
+    Arena step;              /* everything that lives for one step */
+    struct SslStep *current; /* the step's tensors, valid until the next one; owned */
+} SslMetaArch;
+
+/* What the backbone of a configuration looks like. */
+VitConfig ssl_vit_config(const Config *config);
+
+/* Builds both networks (weights zero until ssl_meta_arch_initialise or a checkpoint fills them) and plans the
+ * step's memory. The configuration has been checked. `config`, `ops`, `comm` must outlive it. */
+void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups *groups, const Ops *ops,
+                        Comm *comm);
+void ssl_meta_arch_fini(SslMetaArch *ssl);
+
+/* The limits that operations of this configuration stay within. */
+OpsLimits ssl_ops_limits(const Config *config, const SslGroups *groups);
+
+/* Student from the seed; the teacher equals it. */
+void ssl_meta_arch_initialise(SslMetaArch *ssl, uint64_t seed);
+
+/* Brings the reduced-precision copies up to date after the fp32 weights changed. */
+void ssl_meta_arch_refresh(SslMetaArch *ssl);
+
+/* teacher = momentum * teacher + (1 - momentum) * student. */
+void ssl_meta_arch_update_teacher(SslMetaArch *ssl, double momentum);
+
+/* Losses of the batch and, in ssl->grads (overwritten), their gradient averaged over all groups of all ranks.
+ * The step number places the draws of stochastic depth. Collective over COMM. */
+void ssl_meta_arch_forward_backward(SslMetaArch *ssl, const Batch *batch, double teacher_temp,
+                                    SslFigures *figures);
+
+/* The last step's losses of this rank's group `group` (0-based, of this rank): what the reference's process
+ * of that number logs. The figures are their mean over all groups. Valid until the next step. */
+SslGroupLosses ssl_meta_arch_group_losses(const SslMetaArch *ssl, int64_t group);
+
+/* The teacher's targets of the last step in plain form, for tests: softmax of scores / temp + bias of this
+ * rank's rows, dino [samples * 2, K] (row 2 s + c: crop c of sample s), ibot [masked patches, K_ibot].
+ * Pointers may be NULL. Valid until the next step. */
+void ssl_meta_arch_teacher_targets(const SslMetaArch *ssl, double teacher_temp, float *dino, float *ibot);
+
+#endif

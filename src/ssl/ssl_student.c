@@ -1,0 +1,213 @@
+/* ssl_student.c - the student's half of a step: masked global and local crops in one pack, losses, backward.
+ */
+#include "base/check.h"
+#include "ssl/ssl_step.h"
+
+#include <string.h>
+
+/* Everything that a student pass of one micro-batch lays out. Row order of `normed`: class tokens
+ * sample-major [g0, g1, l0, ..], then masked patches. */
+typedef struct {
+    VitPass pass;
+    int64_t cls_rows;   /* samples * rows per sample */
+    int64_t head_first; /* first row that goes through the dino head, */
+    int64_t head_rows;  /* and how many */
+    DinoClstokenLoss dino;
+    IbotPatchLoss ibot;
+    Tensor rows, normed, stats, d_normed; /* [n] int32, [n, D], [n, 2], [n, D] */
+    Tensor global_cls; /* [samples * 2] int32: rows of `normed` that hold global class tokens */
+    DinoHeadActivations dino_acts, ibot_acts;
+    Tensor d_dino, d_ibot; /* like the bottlenecks */
+} StudentPass;
+
+static void fill_rows(const SslMetaArch *ssl, StudentPass *s, const SslMicroBatch *micro)
+{
+    int64_t per_sample = ssl_step_cls_rows(ssl), L = per_sample - 2, N = s->pass.patches[0];
+    int32_t *rows = tensor_i32(s->rows), *global_cls = tensor_i32(s->global_cls);
+    int64_t at = 0;
+    for (int64_t i = 0; i < micro->samples && per_sample > 0; i++) {
+        for (int64_t c = 0; c < 2; c++) {
+            global_cls[2 * i + c] = (int32_t)at;
+            rows[at++] = (int32_t)vit_row(&s->pass, 0, 2 * i + c);
+        }
+        for (int64_t c = 0; c < L; c++)
+            rows[at++] = (int32_t)vit_row(&s->pass, 1, L * i + c);
+    }
+    const int32_t *positions = tensor_i32(s->ibot.positions);
+    int64_t skip = 1 + ssl->vit.config.num_register_tokens;
+    for (int64_t i = 0; i < s->ibot.patches; i++)
+        rows[at++] = (int32_t)(vit_row(&s->pass, 0, positions[i] / N) + skip + positions[i] % N);
+    CHECK(at == s->rows.shape[0]);
+}
+
+static VitInput student_input(const SslMetaArch *ssl, const SslStep *step, const SslMicroBatch *micro,
+                              bool local)
+{
+    VitInput input = {.set_count = local ? 2 : 1,
+                      .sets = {ssl_step_crops(ssl, step->batch, micro, 0, ssl->do_ibot)},
+                      .backward = true,
+                      .drop_path = ssl->config->student.drop_path_rate > 0,
+                      .seed = (uint64_t)ssl->config->train.seed,
+                      .step = step->batch ? step->batch->step : 0};
+    if (local) input.sets[1] = ssl_step_crops(ssl, step->batch, micro, 1, false);
+    return input;
+}
+
+static StudentPass student_layout(const SslMetaArch *ssl, const SslStep *step, const SslMicroBatch *micro,
+                                  Arena *arena)
+{
+    bool measuring = arena_is_measuring(arena);
+    int64_t per_sample = ssl_step_cls_rows(ssl), D = ssl->vit.config.embed_dim;
+    VitInput input = student_input(ssl, step, micro, per_sample > 2);
+    StudentPass s = {.pass = vit_pass(&ssl->vit, &input, arena), .cls_rows = micro->samples * per_sample};
+    const SslGroups *g = &ssl->groups;
+    int64_t total_samples = g->total_groups * g->group_size;
+    if (ssl->do_dino)
+        s.dino = dino_clstoken_loss_layout(arena, micro->samples, per_sample - 2, micro->first * 2,
+                                           ssl->config->dino.loss_weight, total_samples);
+    const unsigned char *masks =
+        measuring || !ssl->do_ibot ? NULL : step->batch->masks + micro->first * 2 * step->batch->patches;
+    s.ibot =
+        ibot_patch_loss_layout(arena, masks, masks ? micro->samples * 2 : 0, s.pass.patches[0], micro->masked,
+                               micro->first_masked, ssl->config->ibot.loss_weight, 2 * total_samples);
+    int64_t n = s.cls_rows + micro->masked;
+    s.rows = tensor_alloc_1d(arena, DTYPE_I32, n);
+    s.global_cls = tensor_alloc_1d(arena, DTYPE_I32, micro->samples * 2);
+    s.normed = tensor_alloc_2d(arena, DTYPE_F32, n, D);
+    s.stats = tensor_alloc_2d(arena, DTYPE_F32, n, 2);
+    s.d_normed = tensor_alloc_2d(arena, DTYPE_F32, n, D);
+    s.head_first = ssl->do_dino ? 0 : s.cls_rows;
+    s.head_rows = (ssl->do_dino ? s.cls_rows : 0) + (ssl->shared_head ? micro->masked : 0);
+    s.dino_acts = dino_head_activations(&ssl->dino_head, arena, s.head_rows, true);
+    s.d_dino = tensor_alloc_2d(arena, DTYPE_F32, s.head_rows, ssl->dino_head.config.bottleneck_dim);
+    if (ssl->do_ibot && !ssl->shared_head) {
+        s.ibot_acts = dino_head_activations(&ssl->ibot_head, arena, micro->masked, true);
+        s.d_ibot = tensor_alloc_2d(arena, DTYPE_F32, micro->masked, ssl->ibot_head.config.bottleneck_dim);
+    }
+    if (!measuring) fill_rows(ssl, &s, micro);
+    return s;
+}
+
+static void student_forward(const SslMetaArch *ssl, StudentPass *s)
+{
+    const Ops *ops = ssl->ops;
+    const Weights *backbone = &ssl->student_weights[PARAM_BACKBONE];
+    vit_forward(&ssl->vit, ops, backbone, &s->pass, &ssl->student_hooks);
+    vit_norm_forward(&ssl->vit, ops, backbone, s->pass.x, s->rows, s->normed, s->stats, &ssl->student_hooks);
+    dino_head_forward(&ssl->dino_head, ops, &ssl->student_weights[PARAM_DINO_HEAD], &s->dino_acts,
+                      tensor_rows(s->normed, s->head_first, s->head_rows), &ssl->student_hooks);
+    if (ssl->do_ibot && !ssl->shared_head)
+        dino_head_forward(&ssl->ibot_head, ops, &ssl->student_weights[PARAM_IBOT_HEAD], &s->ibot_acts,
+                          tensor_rows(s->normed, s->cls_rows, s->ibot.patches), &ssl->student_hooks);
+}
+
+static PrototypeCrossEntropy cross_entropy(const SslMetaArch *ssl, const SslStep *step, const DinoHead *head)
+{
+    static const float STUDENT_TEMP = 0.1f; /* the reference's default of both losses */
+    return (PrototypeCrossEntropy){.student_v = param_matrix_view(&ssl->table, head->weight_v, ssl->student),
+                                   .student_temp = STUDENT_TEMP,
+                                   .teacher_v = param_matrix_view(&ssl->table, head->weight_v, ssl->teacher),
+                                   .teacher_temp = (float)step->teacher_temp,
+                                   .d_student_w = param_matrix_view(&ssl->table, head->weight_v, ssl->grads)};
+}
+
+static void dino_loss(const SslMetaArch *ssl, SslStep *step, StudentPass *s, const SslMicroBatch *micro)
+{
+    PrototypeCrossEntropy ce = cross_entropy(ssl, step, &ssl->dino_head);
+    ce.student = tensor_rows(s->dino_acts.bottleneck, 0, s->cls_rows);
+    ce.student_scale = step->student_dino_scale;
+    ce.teacher = step->teacher_dino;
+    ce.teacher_scale = step->teacher_dino_scale;
+    ce.teacher_bias = step->dino_bias;
+    ce.targets = s->dino.targets;
+    ce.row_weight = s->dino.row_weight;
+    ce.loss = s->dino.loss;
+    ce.d_student = tensor_rows(s->d_dino, 0, s->cls_rows);
+    ce.usage = step->dino_usage;
+    ssl->ops->prototype_cross_entropy(ssl->ops, &ce);
+    step->dino_entropy += ce.entropy_sum;
+    step->dino_pairs += ce.pair_count;
+    dino_clstoken_loss_sums(&s->dino, micro->first, ssl->groups.group_size,
+                            ssl->groups.total_groups * ssl->groups.group_size, step->dino_local,
+                            step->dino_global);
+}
+
+static void ibot_loss(const SslMetaArch *ssl, SslStep *step, StudentPass *s, const SslMicroBatch *micro)
+{
+    int64_t first = ssl->do_dino ? s->cls_rows : 0; /* of the patches, among the rows of a shared head */
+    PrototypeCrossEntropy ce = cross_entropy(ssl, step, ssl_step_ibot_head(ssl));
+    ce.student = ssl->shared_head ? tensor_rows(s->dino_acts.bottleneck, first, s->ibot.patches)
+                                  : s->ibot_acts.bottleneck;
+    ce.student_scale = step->student_ibot_scale;
+    ce.teacher = step->teacher_ibot;
+    ce.teacher_scale = step->teacher_ibot_scale;
+    ce.teacher_bias = step->ibot_bias;
+    ce.targets = s->ibot.targets;
+    ce.row_weight = s->ibot.row_weight;
+    ce.loss = s->ibot.loss;
+    ce.d_student = ssl->shared_head ? tensor_rows(s->d_dino, first, s->ibot.patches) : s->d_ibot;
+    ce.usage = step->ibot_usage;
+    ssl->ops->prototype_cross_entropy(ssl->ops, &ce);
+    step->ibot_entropy += ce.entropy_sum;
+    step->ibot_pairs += ce.pair_count;
+    ibot_patch_loss_sums(&s->ibot, s->pass.patches[0], micro->first * 2, ssl->groups.group_size * 2,
+                         ssl->config->ibot.loss_weight, step->ibot);
+}
+
+static void student_backward(const SslMetaArch *ssl, const SslStep *step, StudentPass *s,
+                             const SslMicroBatch *micro)
+{
+    const Ops *ops = ssl->ops;
+    if (!ssl->do_dino) memset(s->d_normed.data, 0, tensor_bytes(s->d_normed));
+    dino_head_backward(&ssl->dino_head, ops, &ssl->student_weights[PARAM_DINO_HEAD], &s->dino_acts,
+                       tensor_rows(s->d_normed, s->head_first, s->head_rows), s->d_dino, ssl->grads,
+                       &ssl->student_hooks);
+    if (ssl->do_ibot && !ssl->shared_head)
+        dino_head_backward(&ssl->ibot_head, ops, &ssl->student_weights[PARAM_IBOT_HEAD], &s->ibot_acts,
+                           tensor_rows(s->d_normed, s->cls_rows, s->ibot.patches), s->d_ibot, ssl->grads,
+                           &ssl->student_hooks);
+    if (ssl->do_koleo)
+        ops->scatter_add_rows(ops, s->d_normed,
+                              tensor_rows(step->koleo_d_cls, micro->first * 2, micro->samples * 2),
+                              s->global_cls);
+
+    memset(s->pass.dx.data, 0, tensor_bytes(s->pass.dx));
+    const Weights *backbone = &ssl->student_weights[PARAM_BACKBONE];
+    vit_norm_backward(&ssl->vit, ops, backbone, &s->pass, s->rows, s->d_normed, s->stats, ssl->grads,
+                      &ssl->student_hooks);
+    vit_backward(&ssl->vit, ops, backbone, &s->pass, ssl->grads, NULL, &ssl->student_hooks);
+}
+
+void ssl_student_forward_backward(const SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro,
+                                  Arena *arena)
+{
+    StudentPass s = student_layout(ssl, step, micro, arena);
+    if (arena_is_measuring(arena)) return;
+    student_forward(ssl, &s);
+    if (ssl->do_dino) dino_loss(ssl, step, &s, micro);
+    if (ssl->do_ibot) ibot_loss(ssl, step, &s, micro);
+    if (ssl->do_koleo && !step->koleo_ready) {
+        ssl->ops->gather_rows(ssl->ops, step->koleo_cls, s.normed, s.global_cls);
+        koleo_loss_forward_backward(&ssl->koleo, ssl->ops, step->koleo_cls, step->koleo_d_cls, step->koleo,
+                                    &step->koleo_scratch, ssl->comm);
+    }
+    student_backward(ssl, step, &s, micro);
+}
+
+void ssl_student_class_tokens(const SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena)
+{
+    if (!ssl->do_koleo) return;
+    /* The same draws and masks as the pass that will follow: attention never leaves a sequence, so the local
+     * crops that are missing here change nothing. */
+    VitInput input = student_input(ssl, step, micro, false);
+    VitPass pass = vit_pass(&ssl->vit, &input, arena);
+    int64_t n = micro->samples * 2;
+    Tensor rows = tensor_alloc_1d(arena, DTYPE_I32, n), stats = tensor_alloc_2d(arena, DTYPE_F32, n, 2);
+    if (arena_is_measuring(arena)) return;
+    for (int64_t i = 0; i < n; i++)
+        tensor_i32(rows)[i] = (int32_t)vit_row(&pass, 0, i);
+    const Weights *backbone = &ssl->student_weights[PARAM_BACKBONE];
+    vit_forward(&ssl->vit, ssl->ops, backbone, &pass, &ssl->student_hooks);
+    vit_norm_forward(&ssl->vit, ssl->ops, backbone, pass.x, rows,
+                     tensor_rows(step->koleo_cls, micro->first * 2, n), stats, &ssl->student_hooks);
+}

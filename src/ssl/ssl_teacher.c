@@ -1,0 +1,169 @@
+/* ssl_teacher.c - the teacher's half of a step: unmasked global crops to bottleneck rows, then targets. */
+#include "base/check.h"
+#include "loss/teacher_targets.h"
+#include "ssl/ssl_step.h"
+
+#include <math.h>
+#include <string.h>
+
+static const double CENTER_MOMENTUM = 0.9; /* the reference's default of both losses */
+
+/* Rows of the pack whose final norm is needed: class tokens in sample order, then masked patches. */
+static Tensor teacher_rows(const SslMetaArch *ssl, const VitPass *pass, const IbotPatchLoss *ibot,
+                           int64_t cls, Arena *arena)
+{
+    Tensor rows = tensor_alloc_1d(arena, DTYPE_I32, cls + ibot->patches);
+    if (arena_is_measuring(arena)) return rows;
+    int32_t *out = tensor_i32(rows);
+    int64_t N = pass->patches[0], skip = 1 + ssl->vit.config.num_register_tokens;
+    for (int64_t i = 0; i < cls; i++)
+        out[i] = (int32_t)vit_row(pass, 0, i);
+    const int32_t *positions = tensor_i32(ibot->positions);
+    for (int64_t i = 0; i < ibot->patches; i++)
+        out[cls + i] = (int32_t)(vit_row(pass, 0, positions[i] / N) + skip + positions[i] % N);
+    return rows;
+}
+
+/* Adds the L2-normalised rows of cls[n, D] and their squares to sums[2, D]. */
+static void add_feature_sums(Tensor cls, double *sums)
+{
+    int64_t n = cls.shape[0], D = cls.shape[1];
+    const float *x = tensor_f32(cls);
+    for (int64_t i = 0; i < n; i++) {
+        double square = 0;
+        for (int64_t d = 0; d < D; d++)
+            square += (double)x[i * D + d] * x[i * D + d];
+        double inverse_norm = 1.0 / sqrt(square + 1e-24);
+        for (int64_t d = 0; d < D; d++) {
+            double value = x[i * D + d] * inverse_norm;
+            sums[d] += value;
+            sums[D + d] += value * value;
+        }
+    }
+}
+
+/* One head over rows of `normed`, its bottleneck copied to `out` (where given). */
+static void run_head(const SslMetaArch *ssl, const DinoHead *head, ParamModule module, Tensor normed,
+                     Tensor out[2], int64_t split, Arena *arena)
+{
+    const Ops *ops = ssl->ops;
+    DinoHeadActivations acts = dino_head_activations(head, arena, normed.shape[0], false);
+    if (arena_is_measuring(arena)) return;
+    dino_head_forward(head, ops, &ssl->teacher_weights[module], &acts, normed, &ssl->teacher_hooks);
+    int64_t rest = normed.shape[0] - split;
+    if (split > 0) ops->gather_rows(ops, out[0], tensor_rows(acts.bottleneck, 0, split), tensor_none());
+    if (rest > 0) ops->gather_rows(ops, out[1], tensor_rows(acts.bottleneck, split, rest), tensor_none());
+}
+
+void ssl_teacher_forward(const SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena)
+{
+    const Ops *ops = ssl->ops;
+    bool measuring = arena_is_measuring(arena);
+    int64_t D = ssl->vit.config.embed_dim, cls = ssl->do_dino ? micro->samples * 2 : 0;
+    VitInput input = {.set_count = 1, .sets = {ssl_step_crops(ssl, step->batch, micro, 0, false)}};
+    VitPass pass = vit_pass(&ssl->vit, &input, arena);
+    const unsigned char *masks =
+        measuring || !ssl->do_ibot ? NULL : step->batch->masks + micro->first * 2 * step->batch->patches;
+    IbotPatchLoss ibot = ibot_patch_loss_layout(arena, masks, masks ? micro->samples * 2 : 0, pass.patches[0],
+                                                micro->masked, 0, 1, 1);
+    Tensor rows = teacher_rows(ssl, &pass, &ibot, cls, arena);
+    int64_t n = cls + micro->masked;
+    Tensor normed = tensor_alloc_2d(arena, DTYPE_F32, n, D), stats = tensor_alloc_2d(arena, DTYPE_F32, n, 2);
+    if (!measuring) {
+        vit_forward(&ssl->vit, ops, &ssl->teacher_weights[PARAM_BACKBONE], &pass, &ssl->teacher_hooks);
+        vit_norm_forward(&ssl->vit, ops, &ssl->teacher_weights[PARAM_BACKBONE], pass.x, rows, normed, stats,
+                         &ssl->teacher_hooks);
+        add_feature_sums(tensor_rows(normed, 0, cls), step->feature_sums);
+    }
+    Tensor out[2] = {{0}};
+    if (!measuring && ssl->do_dino) out[0] = tensor_rows(step->teacher_dino, micro->first * 2, cls);
+    if (!measuring && ssl->do_ibot)
+        out[1] = tensor_rows(step->teacher_ibot, micro->first_masked, micro->masked);
+    if (!ssl->do_ibot || ssl->shared_head) {
+        run_head(ssl, &ssl->dino_head, PARAM_DINO_HEAD, normed, out, cls, arena);
+        return;
+    }
+    run_head(ssl, &ssl->dino_head, PARAM_DINO_HEAD, tensor_rows(normed, 0, cls), out, cls, arena);
+    run_head(ssl, &ssl->ibot_head, PARAM_IBOT_HEAD, tensor_rows(normed, cls, micro->masked), out, 0, arena);
+}
+
+/* Weights of the batch centre: every class token alike; every group's patches alike, and every group. */
+static Tensor center_weights(const SslMetaArch *ssl, const SslStep *step, bool patches)
+{
+    const SslGroups *g = &ssl->groups;
+    int64_t n = patches ? step->masked : step->samples * 2;
+    Tensor weight = tensor_rows(step->center_weight, 0, n);
+    float *w = tensor_f32(weight);
+    if (!patches) {
+        for (int64_t i = 0; i < n; i++)
+            w[i] = (float)(1.0 / (double)(2 * g->group_size * g->total_groups));
+        return weight;
+    }
+    int64_t N = step->batch->patches, crops = 2 * g->group_size, at = 0;
+    for (int64_t group = 0; group < g->groups; group++) {
+        int64_t count = ibot_patch_loss_count(step->batch->masks + group * crops * N, crops, N);
+        for (int64_t i = 0; i < count; i++)
+            w[at++] = (float)(1.0 / (double)(count * g->total_groups));
+    }
+    CHECK(at == n);
+    return weight;
+}
+
+static void make_targets(SslMetaArch *ssl, const SslStep *step, bool patches)
+{
+    const DinoHead *head = patches ? ssl_step_ibot_head(ssl) : &ssl->dino_head;
+    TeacherScores scores = {.rows = patches ? step->teacher_ibot : step->teacher_dino,
+                            .v = param_matrix_view(&ssl->table, head->weight_v, ssl->teacher),
+                            .scale = patches ? step->teacher_ibot_scale : step->teacher_dino_scale};
+    Tensor bias = patches ? step->ibot_bias : step->dino_bias;
+    if (ssl->config->train.centering == CONFIG_CENTERING_SINKHORN_KNOPP) {
+        teacher_targets_sinkhorn(ssl->ops, bias, &scores, step->teacher_temp, ssl->comm);
+        return;
+    }
+    int64_t K = head->config.prototypes;
+    Tensor center = tensor_1d(patches ? ssl->ibot_center : ssl->dino_center, DTYPE_F32, K);
+    teacher_targets_centering(ssl->ops, bias, center, tensor_rows(step->center_sum, 0, K), &scores,
+                              center_weights(ssl, step, patches), step->teacher_temp, CENTER_MOMENTUM,
+                              ssl->comm);
+}
+
+void ssl_teacher_targets(SslMetaArch *ssl, SslStep *step)
+{
+    if (ssl->do_dino) make_targets(ssl, step, false);
+    if (ssl->do_ibot) make_targets(ssl, step, true);
+}
+
+/* Row-wise softmax of scores[n, K] / temp + bias, in place. */
+static void softmax_rows(float *scores, int64_t n, int64_t K, const float *bias, double temp)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float *row = scores + i * K;
+        double most = -INFINITY, sum = 0;
+        for (int64_t k = 0; k < K; k++)
+            most = fmax(most, row[k] / temp + bias[k]);
+        for (int64_t k = 0; k < K; k++)
+            sum += exp(row[k] / temp + bias[k] - most);
+        for (int64_t k = 0; k < K; k++)
+            row[k] = (float)(exp(row[k] / temp + bias[k] - most) / sum);
+    }
+}
+
+void ssl_meta_arch_teacher_targets(const SslMetaArch *ssl, double teacher_temp, float *dino, float *ibot)
+{
+    const SslStep *step = ssl->current;
+    const struct {
+        float *out;
+        const DinoHead *head;
+        Tensor rows, scale, bias;
+    } parts[] = {
+        {dino, &ssl->dino_head, step->teacher_dino, step->teacher_dino_scale, step->dino_bias},
+        {ibot, ssl_step_ibot_head(ssl), step->teacher_ibot, step->teacher_ibot_scale, step->ibot_bias}};
+    for (int i = 0; i < 2; i++) {
+        if (!parts[i].out) continue;
+        int64_t n = parts[i].rows.shape[0], K = parts[i].head->config.prototypes;
+        ssl->ops->prototype_scores(ssl->ops, tensor_2d(parts[i].out, DTYPE_F32, n, K), parts[i].rows,
+                                   param_matrix_view(&ssl->table, parts[i].head->weight_v, ssl->teacher),
+                                   parts[i].scale);
+        softmax_rows(parts[i].out, n, K, tensor_f32(parts[i].bias), teacher_temp);
+    }
+}

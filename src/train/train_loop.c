@@ -1,0 +1,298 @@
+/* train_loop.c - one iteration after the other. */
+#include "train/train_loop.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "run/metrics.h"
+#include "run/progress.h"
+#include "train/collapse_monitor.h"
+#include "train/train_data.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PLAIN_LINE_EVERY = 10 };
+
+/* A loop in progress. */
+typedef struct {
+    Run *run;
+    TrainState *state;
+    const TrainLoopOptions *options;
+    TrainLoopResult *result;
+    char *config_text; /* owned */
+    char *checkpoints; /* owned: OUTPUT/checkpoints */
+    Loader *loader;    /* owned */
+    Metrics *metrics;  /* owned; rank 0 */
+    Progress progress;
+    CollapseMonitor collapse;
+    int64_t period; /* iterations between checkpoints */
+    int64_t last_saved;
+    Status written; /* of this rank's metrics; told to the others at the next iteration */
+    Error write_error;
+} Loop;
+
+Status train_loop_resolve_batch(Run *run, Config *config, bool resume, Error *error)
+{
+    if (!resume || config->train.global_batch_size != 0) return STATUS_OK;
+    char *folder = run_folder_path(&run->folder, "checkpoints"), path[CHECKPOINT_PATH_MAX];
+    bool found = false;
+    Status status = checkpoint_find_latest(folder, run->comm, &run->log, path, &found, error);
+    memory_free(folder);
+    if (status != STATUS_OK || !found) return status;
+    CheckpointMeta meta = {0};
+    TRY(checkpoint_read_meta(path, &meta, run->comm, error));
+    config->train.global_batch_size = meta.global_batch_size;
+    checkpoint_meta_fini(&meta);
+    return STATUS_OK;
+}
+
+/* Without --no-resume a run continues; with it, earlier checkpoints are moved aside, never deleted. */
+static Status set_aside(const Loop *loop, Error *error)
+{
+    Status status = STATUS_OK;
+    if (comm_rank(loop->run->comm) == 0) {
+        for (int i = 1;; i++) {
+            char aside[CHECKPOINT_PATH_MAX];
+            snprintf(aside, sizeof aside, "%s.earlier-%d", loop->checkpoints, i);
+            if (rename(loop->checkpoints, aside) == 0) {
+                if (rmdir(aside) != 0)
+                    log_info(&loop->run->log, "--no-resume: earlier checkpoints are now in %s", aside);
+                break;
+            }
+            if (errno == ENOENT) break;
+            if (errno != EEXIST && errno != ENOTEMPTY) {
+                status = status_fail(error, STATUS_FAILED, "%s: cannot be moved aside: %s", loop->checkpoints,
+                                     strerror(errno));
+                break;
+            }
+        }
+    }
+    return comm_agree(loop->run->comm, status, error);
+}
+
+static Status find_start(Loop *loop, Error *error)
+{
+    Run *run = loop->run;
+    TrainState *state = loop->state;
+    if (!loop->options->resume) TRY(set_aside(loop, error));
+    TRY(checkpoint_clean(loop->checkpoints, run->comm, error));
+    bool found = false;
+    if (loop->options->resume)
+        TRY(checkpoint_find_latest(loop->checkpoints, run->comm, &run->log, loop->result->checkpoint, &found,
+                                   error));
+    if (!found) {
+        loop->result->checkpoint[0] = '\0';
+        log_info(&run->log, "starting from initial weights, seed %lld", (long long)state->config->train.seed);
+        return STATUS_OK;
+    }
+    TRY(train_state_resume(state, loop->result->checkpoint, loop->options->allow_config_change, error));
+    log_info(&run->log, "resuming after iteration %lld from %s", (long long)state->iteration - 1,
+             loop->result->checkpoint);
+    return STATUS_OK;
+}
+
+/* One message per corrupt picture, from whichever rank met it, through rank 0 or as an error line of its
+ * rank. */
+static void report_corrupt(Loop *loop)
+{
+    char line[1024];
+    while (loader_report(loop->loader, line, sizeof line)) {
+        if (comm_rank(loop->run->comm) == 0)
+            log_warning(&loop->run->log, "%s", line);
+        else
+            log_error(&loop->run->log, "%s", line);
+    }
+}
+
+static Status save(Loop *loop, Error *error)
+{
+    TrainState *state = loop->state;
+    int64_t iteration = state->iteration - 1;
+    if (loop->last_saved == iteration) return STATUS_OK;
+    CheckpointState checkpoint = train_state_checkpoint(state, iteration, loop->config_text);
+    double start = clock_seconds();
+    TRY(checkpoint_save(loop->checkpoints, &checkpoint, (int)state->config->checkpoint.keep, state->comm,
+                        error));
+    loop->last_saved = iteration;
+    snprintf(loop->result->checkpoint, sizeof loop->result->checkpoint, "%s/model_%07lld.h5",
+             loop->checkpoints, (long long)iteration);
+    log_info(&loop->run->log, "saved %s in %.2f s", loop->result->checkpoint, clock_seconds() - start);
+    return STATUS_OK;
+}
+
+static Status evaluate(Loop *loop, Error *error)
+{
+    TrainState *state = loop->state;
+    int64_t iteration = state->iteration - 1, period = state->config->evaluation.eval_period_iterations;
+    if (period <= 0 || state->iteration % period != 0) return STATUS_OK;
+    char relative[64];
+    snprintf(relative, sizeof relative, "eval/training_%lld/teacher_checkpoint.h5", (long long)iteration);
+    char *path = run_folder_path(&loop->run->folder, relative);
+    CheckpointState checkpoint = train_state_checkpoint(state, iteration, loop->config_text);
+    Status status = checkpoint_save_teacher(path, &checkpoint, state->comm, error);
+    if (status == STATUS_OK && loop->options->evaluate)
+        status = loop->options->evaluate(loop->options->evaluate_context, state, iteration, path, error);
+    memory_free(path);
+    return status;
+}
+
+static void write_metrics(Loop *loop, const TrainStep *step, double iter_time, const Batch *batch)
+{
+    const SslMetaArch *ssl = &loop->state->ssl;
+    const SslFigures *f = &step->figures;
+    CollapseShares shares = collapse_shares(ssl, f);
+    const char *warning = collapse_monitor_note(&loop->collapse, ssl, &shares, f);
+    if (warning)
+        log_warning(&loop->run->log, "iteration %lld: %s", (long long)loop->state->iteration - 1, warning);
+    if (!loop->metrics || loop->written != STATUS_OK) return;
+    double global_batch = (double)loop->state->config->train.global_batch_size;
+    const struct {
+        const char *key;
+        double value;
+    } pairs[] = {{"iteration", (double)(loop->state->iteration - 1)},
+                 {"iter_time", iter_time},
+                 {"data_time", batch->wait_seconds},
+                 {"lr", step->schedule.lr},
+                 {"wd", step->schedule.weight_decay},
+                 {"mom", step->schedule.momentum},
+                 {"last_layer_lr", step->schedule.last_layer_lr},
+                 {"current_batch_size", global_batch},
+                 {"total_loss", f->total_loss},
+                 {"dino_local_crops_loss", f->dino_local_crops_loss},
+                 {"dino_global_crops_loss", f->dino_global_crops_loss},
+                 {"koleo_loss", f->koleo_loss},
+                 {"ibot_loss", f->ibot_loss},
+                 {"teacher_temp", step->schedule.teacher_temp},
+                 {"images_per_s", global_batch / iter_time},
+                 {"grad_norm_backbone", step->grad_norm[PARAM_BACKBONE]},
+                 {"grad_norm_dino_head", step->grad_norm[PARAM_DINO_HEAD]},
+                 {"grad_norm_ibot_head", step->grad_norm[PARAM_IBOT_HEAD]},
+                 {"loss_scale", 1.0},
+                 {"skipped", step->skipped},
+                 {"masked_patches", (double)f->masked_patches},
+                 {"dino_global_share_of_ln_k", shares.dino_global_share},
+                 {"dino_local_share_of_ln_k", shares.dino_local_share},
+                 {"ibot_share_of_ln_k", shares.ibot_share},
+                 {"dino_teacher_entropy_share", shares.dino_entropy_share},
+                 {"ibot_teacher_entropy_share", shares.ibot_entropy_share},
+                 {"dino_prototypes_used", f->dino_prototypes_used},
+                 {"ibot_prototypes_used", f->ibot_prototypes_used},
+                 {"feature_std", f->feature_std}};
+    MetricsLine line = {0};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        metrics_line_add(&line, pairs[i].key, pairs[i].value);
+    loop->written = metrics_write(loop->metrics, &line, &loop->write_error);
+}
+
+/* Whether any rank was asked to stop, or cannot go on; agreed, so that all ranks take the same branch. */
+static Status agree_to_go_on(const Loop *loop, Status local, bool *stop, Error *error)
+{
+    int64_t flags[2] = {local != STATUS_OK, run_stop_requested(loop->run)};
+    comm_all_reduce(loop->run->comm, flags, 2, DTYPE_I64, COMM_MAX, NULL);
+    *stop = flags[1] != 0;
+    return flags[0] ? comm_agree(loop->run->comm, local, error) : STATUS_OK;
+}
+
+static Status one_iteration(Loop *loop, bool *stop, Error *error)
+{
+    double start = clock_seconds();
+    Batch *batch = NULL;
+    Status local = loader_next(loop->loader, &batch, error);
+    if (local == STATUS_OK && loop->written != STATUS_OK) {
+        *error = loop->write_error;
+        local = loop->written;
+    }
+    TRY(agree_to_go_on(loop, local, stop, error));
+    TrainStep step;
+    TRY(train_state_step(loop->state, batch, &step, error));
+    double iter_time = clock_seconds() - start;
+    write_metrics(loop, &step, iter_time, batch);
+    loader_release(loop->loader, batch);
+    report_corrupt(loop);
+    if (step.skipped)
+        log_warning(&loop->run->log, "iteration %lld: values that are not finite; the step was skipped",
+                    (long long)loop->state->iteration - 1);
+
+    char detail[96];
+    snprintf(detail, sizeof detail, "loss %.4f, %.1f images/s", step.figures.total_loss,
+             (double)loop->state->config->train.global_batch_size / iter_time);
+    progress_update(&loop->progress, loop->state->iteration, detail);
+    loop->result->iterations++;
+    loop->result->final_loss = step.figures.total_loss;
+    return STATUS_OK;
+}
+
+static Status iterate(Loop *loop, Error *error)
+{
+    TrainState *state = loop->state;
+    int64_t stop_after = state->config->train.stop_after_iterations;
+    while (state->iteration < state->total_iterations) {
+        bool stop = false;
+        TRY(one_iteration(loop, &stop, error));
+        stop = stop || (stop_after > 0 && loop->result->iterations >= stop_after);
+        bool last = state->iteration == state->total_iterations;
+        if (state->iteration % loop->period == 0 || last || stop) TRY(save(loop, error));
+        TRY(evaluate(loop, error));
+        if (stop && !last) return STATUS_REQUEUE;
+    }
+    *error = loop->write_error;
+    return comm_agree(loop->state->comm, loop->written, error);
+}
+
+static Status prepare(Loop *loop, const DataSet *set, Error *error)
+{
+    Run *run = loop->run;
+    TrainState *state = loop->state;
+    TRY(find_start(loop, error));
+    loop->result->first_iteration = state->iteration;
+    LoaderParams params = train_data_loader(state->config, &state->groups, state->iteration);
+    TRY(comm_agree(run->comm, loader_create(&loop->loader, &params, set, error), error));
+    Status opened = STATUS_OK;
+    if (comm_rank(run->comm) == 0) {
+        char *path = run_folder_path(&run->folder, "training_metrics.json");
+        opened = metrics_open(&loop->metrics, path, state->iteration, error);
+        memory_free(path);
+    }
+    TRY(comm_agree(run->comm, opened, error));
+    int64_t S = state->groups.groups * state->groups.group_size, G = state->config->crops.global_crops_size;
+    int64_t l = state->config->crops.local_crops_size, L = state->config->crops.local_crops_number;
+    size_t batch_bytes = (size_t)(S * 3 * (2 * G * G + L * l * l)) * sizeof(float) *
+                         (size_t)(state->config->data.prefetch + 1);
+    train_state_log_memory(state, batch_bytes, &run->log);
+    log_info(
+        &run->log,
+        "%lld iterations of %lld images in %lld groups on %d ranks, %d threads each; peak learning rate %.3g",
+        (long long)state->total_iterations, (long long)state->config->train.global_batch_size,
+        (long long)state->groups.total_groups, comm_size(run->comm), state->ops->threads, state->peak_lr);
+    return STATUS_OK;
+}
+
+Status train_loop(Run *run, TrainState *state, const DataSet *set, const TrainLoopOptions *options,
+                  TrainLoopResult *result, Error *error)
+{
+    *result = (TrainLoopResult){0};
+    Loop loop = {.run = run, .state = state, .options = options, .result = result, .last_saved = -1};
+    loop.config_text = config_dump(state->config);
+    loop.checkpoints = run_folder_path(&run->folder, "checkpoints");
+    loop.period = state->config->checkpoint.period ? state->config->checkpoint.period
+                                                   : 3 * state->config->train.OFFICIAL_EPOCH_LENGTH;
+    Status status = prepare(&loop, set, error);
+    if (status == STATUS_OK) {
+        loop.progress = progress_begin(&run->log, "training", state->iteration, state->total_iterations,
+                                       PLAIN_LINE_EVERY);
+        double start = clock_seconds();
+        status = iterate(&loop, error);
+        double seconds = clock_seconds() - start;
+        progress_end(&loop.progress);
+        result->images_per_s =
+            (double)(result->iterations * state->config->train.global_batch_size) / fmax(seconds, 1e-9);
+    }
+    metrics_close(loop.metrics);
+    if (loop.loader) loader_destroy(loop.loader);
+    memory_free(loop.config_text);
+    memory_free(loop.checkpoints);
+    return status;
+}

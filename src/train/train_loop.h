@@ -1,0 +1,42 @@
+/* train_loop.h - the loop around a training step: data, metrics, progress, evaluation, checkpoints, stopping.
+ *
+ * Source: dinov2/train/train.py do_train. A run that is stopped and resumed continues with the very next
+ * sample.
+ */
+#ifndef DINOBATCH_TRAIN_TRAIN_LOOP_H
+#define DINOBATCH_TRAIN_TRAIN_LOOP_H
+
+#include "data/data_set.h"
+#include "run/run.h"
+#include "train/train_state.h"
+
+/* Called every evaluation.eval_period_iterations, after eval/training_<iteration>/teacher_checkpoint.h5
+ * (`path`) was written. Collective; its failure ends the run. */
+typedef Status TrainEvaluate(void *context, TrainState *state, int64_t iteration, const char *path,
+                             Error *error);
+
+typedef struct {
+    bool resume;              /* from the newest checkpoint of the run folder, if there is one */
+    bool allow_config_change; /* with other keys than the checkpoint's */
+    TrainEvaluate *evaluate;  /* or NULL */
+    void *evaluate_context;
+} TrainLoopOptions;
+
+/* What the run did, for the job's result. */
+typedef struct {
+    int64_t first_iteration, iterations;  /* done by this run: [first, first + iterations) */
+    double images_per_s;                  /* mean over this run's steps, all ranks */
+    double final_loss;                    /* total_loss of the last step */
+    char checkpoint[CHECKPOINT_PATH_MAX]; /* newest, "" if none */
+} TrainLoopResult;
+
+/* Trains until optim.epochs are done (STATUS_OK), or a stop was requested or train.stop_after_iterations are
+ * done (STATUS_REQUEUE, after saving). The run folder is open. Collective over COMM. */
+Status train_loop(Run *run, TrainState *state, const DataSet *set, const TrainLoopOptions *options,
+                  TrainLoopResult *result, Error *error);
+
+/* Settles train.global_batch_size for a run that may resume: 0 becomes the checkpoint's. Before
+ * train_state_init. Collective over COMM. */
+Status train_loop_resolve_batch(Run *run, Config *config, bool resume, Error *error);
+
+#endif
