@@ -1,0 +1,263 @@
+/* augment.c - see the header. */
+#include "data/augment.h"
+
+#include "base/check.h"
+#include "base/memory.h"
+#include "data/image/image_blur.h"
+#include "data/image/image_color.h"
+#include "data/image/image_planes.h"
+#include "data/image/image_resize.h"
+
+#include <math.h>
+
+struct AugmentScratch {
+    uint8_t *picture; /* planes [3, height, width] of what was loaded */
+    size_t picture_bytes;
+    int64_t height, width;
+    uint8_t *crop; /* planes [3, size, size] */
+    size_t crop_bytes;
+    ImageResizeScratch resize;
+    ImageBlurScratch blur;
+};
+
+AugmentParams augment_params_default(void)
+{
+    AugmentView view = {.size = 224,
+                        .scale_min = 0.32,
+                        .scale_max = 1.0,
+                        .ratio_min = 3.0 / 4.0,
+                        .ratio_max = 4.0 / 3.0,
+                        .flip = 0.5,
+                        .jitter = 0.8,
+                        .grayscale = 0.2};
+    AugmentParams params = {.global = {view, view},
+                            .local = view,
+                            .local_count = 8,
+                            .strength = {0.4, 0.4, 0.2, 0.1},
+                            .blur_sigma_min = 0.1,
+                            .blur_sigma_max = 2.0,
+                            .solarize_threshold = 128,
+                            .mean = {0.485f, 0.456f, 0.406f},
+                            .std = {0.229f, 0.224f, 0.225f}};
+    params.global[1].blur = 0.9;
+    params.global[1].solarize = 0.2;
+    params.local.size = 96;
+    params.local.scale_min = 0.05;
+    params.local.scale_max = 0.32;
+    params.local.blur = 0.5;
+    return params;
+}
+
+AugmentScratch *augment_scratch_create(void)
+{
+    return memory_alloc(sizeof(AugmentScratch));
+}
+
+void augment_scratch_destroy(AugmentScratch *scratch)
+{
+    if (scratch == NULL) return;
+    memory_free(scratch->picture);
+    memory_free(scratch->crop);
+    image_resize_scratch_fini(&scratch->resize);
+    image_blur_scratch_fini(&scratch->blur);
+    memory_free(scratch);
+}
+
+/* --- drawing ----------------------------------------------------------------------------------------------
+ */
+
+enum { CROP_ATTEMPTS = 10 };
+
+/* The largest centred crop whose ratio is allowed: torchvision's way out when no attempt fits. */
+static void fallback_crop(const AugmentView *view, int64_t width, int64_t height, AugmentDraw *draw)
+{
+    double ratio = (double)width / (double)height;
+    draw->width = width;
+    draw->height = height;
+    if (ratio < view->ratio_min)
+        draw->height = (int64_t)rint((double)width / view->ratio_min);
+    else if (ratio > view->ratio_max)
+        draw->width = (int64_t)rint((double)height * view->ratio_max);
+    draw->top = (height - draw->height) / 2;
+    draw->left = (width - draw->width) / 2;
+}
+
+static void draw_crop(const AugmentView *view, int64_t width, int64_t height, Rng *rng, AugmentDraw *draw)
+{
+    double area = (double)width * (double)height;
+    double log_min = log(view->ratio_min), log_max = log(view->ratio_max);
+    bool found = false;
+    for (int attempt = 0; attempt < CROP_ATTEMPTS; attempt++) {
+        double target = area * rng_uniform(rng, view->scale_min, view->scale_max);
+        double ratio = exp(rng_uniform(rng, log_min, log_max));
+        if (found) continue; /* the numbers are drawn all the same */
+        int64_t w = (int64_t)rint(sqrt(target * ratio));
+        int64_t h = (int64_t)rint(sqrt(target / ratio));
+        found = w > 0 && w <= width && h > 0 && h <= height;
+        draw->width = w;
+        draw->height = h;
+    }
+    double top = rng_uniform01(rng), left = rng_uniform01(rng);
+    if (!found) {
+        fallback_crop(view, width, height, draw);
+        return;
+    }
+    draw->top = (int64_t)(top * (double)(height - draw->height + 1));
+    draw->left = (int64_t)(left * (double)(width - draw->width + 1));
+}
+
+AugmentDraw augment_draw(const AugmentParams *params, const AugmentView *view, int64_t width, int64_t height,
+                         Rng *rng)
+{
+    CHECK(width >= 1 && height >= 1);
+    AugmentDraw draw = {0};
+    draw_crop(view, width, height, rng, &draw);
+    draw.flip = rng_uniform01(rng) < view->flip;
+    draw.jitter = rng_uniform01(rng) < view->jitter;
+    for (int i = 0; i < AUGMENT_JITTERS; i++)
+        draw.jitter_order[i] = i;
+    for (int i = AUGMENT_JITTERS - 1; i > 0; i--) {
+        int j = (int)(rng_uniform01(rng) * (double)(i + 1));
+        int swapped = draw.jitter_order[i];
+        draw.jitter_order[i] = draw.jitter_order[j];
+        draw.jitter_order[j] = swapped;
+    }
+    for (int i = 0; i < AUGMENT_JITTERS; i++) {
+        double strength = params->strength[i];
+        draw.factor[i] = i == AUGMENT_HUE ? rng_uniform(rng, -strength, strength)
+                                          : rng_uniform(rng, fmax(0.0, 1.0 - strength), 1.0 + strength);
+    }
+    draw.grayscale = rng_uniform01(rng) < view->grayscale;
+    draw.blur = rng_uniform01(rng) < view->blur;
+    draw.sigma = rng_uniform(rng, params->blur_sigma_min, params->blur_sigma_max);
+    draw.solarize = rng_uniform01(rng) < view->solarize;
+    return draw;
+}
+
+/* --- applying ---------------------------------------------------------------------------------------------
+ */
+
+void augment_load(AugmentScratch *scratch, const Image *image)
+{
+    CHECK(image->rgb != NULL && image->width >= 1 && image->height >= 1);
+    size_t bytes = image_planes_bytes(image->width, image->height);
+    if (bytes > scratch->picture_bytes) {
+        memory_free(scratch->picture);
+        scratch->picture = memory_alloc(bytes);
+        scratch->picture_bytes = bytes;
+    }
+    scratch->width = image->width;
+    scratch->height = image->height;
+    image_planes_split(image->rgb, image->width * image->height, scratch->picture);
+}
+
+static uint8_t *crop_room(AugmentScratch *scratch, int64_t size)
+{
+    size_t bytes = image_planes_bytes(size, size);
+    if (bytes > scratch->crop_bytes) {
+        memory_free(scratch->crop);
+        scratch->crop = memory_alloc(bytes);
+        scratch->crop_bytes = bytes;
+    }
+    return scratch->crop;
+}
+
+static void apply_jitter(const AugmentDraw *draw, uint8_t *crop, int64_t pixels)
+{
+    for (int i = 0; i < AUGMENT_JITTERS; i++) {
+        int which = draw->jitter_order[i];
+        double factor = draw->factor[which];
+        if (which == AUGMENT_BRIGHTNESS) image_color_brightness(crop, pixels, factor);
+        if (which == AUGMENT_CONTRAST) image_color_contrast(crop, pixels, factor);
+        if (which == AUGMENT_SATURATION) image_color_saturation(crop, pixels, factor);
+        if (which == AUGMENT_HUE) image_color_hue(crop, pixels, factor);
+    }
+}
+
+const uint8_t *augment_apply_planes(const AugmentParams *params, const AugmentDraw *draw, int64_t size,
+                                    AugmentScratch *scratch)
+{
+    CHECK(scratch->picture != NULL && size >= 1);
+    ImageResizeSource source = {.planes = scratch->picture,
+                                .picture_height = scratch->height,
+                                .picture_width = scratch->width,
+                                .top = draw->top,
+                                .left = draw->left,
+                                .height = draw->height,
+                                .width = draw->width};
+    ImageResizeTarget target = {
+        .height = size, .width = size, .rows = size, .columns = size, .mirror = draw->flip};
+    uint8_t *crop = crop_room(scratch, size);
+    int64_t pixels = size * size;
+    image_resize(&source, &target, crop, &scratch->resize);
+    if (draw->jitter) apply_jitter(draw, crop, pixels);
+    if (draw->grayscale) image_color_grayscale(crop, pixels);
+    if (draw->blur) image_blur(crop, size, size, draw->sigma, &scratch->blur);
+    if (draw->solarize) image_color_solarize(crop, pixels, params->solarize_threshold);
+    return crop;
+}
+
+void augment_apply(const AugmentParams *params, const AugmentDraw *draw, int64_t size, float *crop,
+                   AugmentScratch *scratch)
+{
+    const uint8_t *planes = augment_apply_planes(params, draw, size, scratch);
+    image_planes_normalize(planes, size * size, params->mean, params->std, crop);
+}
+
+void augment_sample_to(const AugmentParams *params, const Image *image, Rng rng, float *const *crops,
+                       AugmentScratch *scratch)
+{
+    augment_load(scratch, image);
+    for (int64_t i = 0; i < AUGMENT_GLOBAL_CROPS + params->local_count; i++) {
+        const AugmentView *view = i < AUGMENT_GLOBAL_CROPS ? &params->global[i] : &params->local;
+        AugmentDraw draw = augment_draw(params, view, image->width, image->height, &rng);
+        augment_apply(params, &draw, view->size, crops[i], scratch);
+    }
+}
+
+void augment_sample(const AugmentParams *params, const Image *image, Rng rng, float *global_crops,
+                    float *local_crops, AugmentScratch *scratch)
+{
+    CHECK(params->global[0].size == params->global[1].size);
+    int64_t global_elements = 3 * params->global[0].size * params->global[0].size;
+    int64_t local_elements = 3 * params->local.size * params->local.size;
+    augment_load(scratch, image);
+    for (int64_t i = 0; i < AUGMENT_GLOBAL_CROPS + params->local_count; i++) {
+        bool global = i < AUGMENT_GLOBAL_CROPS;
+        const AugmentView *view = global ? &params->global[i] : &params->local;
+        float *crop = global ? global_crops + i * global_elements
+                             : local_crops + (i - AUGMENT_GLOBAL_CROPS) * local_elements;
+        AugmentDraw draw = augment_draw(params, view, image->width, image->height, &rng);
+        augment_apply(params, &draw, view->size, crop, scratch);
+    }
+}
+
+/* Offset of a centred crop; torchvision rounds half to even. */
+static int64_t centre(int64_t length, int64_t crop)
+{
+    return (int64_t)rint((double)(length - crop) / 2.0);
+}
+
+void augment_eval(const Image *image, int64_t resize_size, int64_t crop_size, const float mean[3],
+                  const float std[3], float *crop, AugmentScratch *scratch)
+{
+    CHECK(crop_size >= 1 && crop_size <= resize_size);
+    augment_load(scratch, image);
+    int64_t width = image->width, height = image->height;
+    ImageResizeSource source = {.planes = scratch->picture,
+                                .picture_height = height,
+                                .picture_width = width,
+                                .height = height,
+                                .width = width};
+    ImageResizeTarget target = {
+        .height = resize_size, .width = resize_size, .rows = crop_size, .columns = crop_size};
+    if (width <= height)
+        target.height = (int64_t)((double)(resize_size * height) / (double)width);
+    else
+        target.width = (int64_t)((double)(resize_size * width) / (double)height);
+    target.top = centre(target.height, crop_size);
+    target.left = centre(target.width, crop_size);
+    uint8_t *planes = crop_room(scratch, crop_size);
+    image_resize(&source, &target, planes, &scratch->resize);
+    image_planes_normalize(planes, crop_size * crop_size, mean, std, crop);
+}

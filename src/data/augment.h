@@ -1,0 +1,113 @@
+/* augment.h - the multi-crop augmentation of DINOv2 and the evaluation transform, on one decoded picture.
+ *
+ * Source: dinov2/data/augmentations.py and transforms.py on PIL 9.4 and torchvision 0.14, whose arithmetic is
+ * followed bit by bit (image/ operators). What is random is drawn first (augment_draw), then applied
+ * (augment_apply), so that fixed parameters go through the very same code.
+ * Order: crop, resize, flip; colour jitter in its drawn order; grayscale; blur; solarize; normalise.
+ * It is not a general pipeline of transforms.
+ *
+ *     AugmentScratch *scratch = augment_scratch_create();      // one per thread
+ *     AugmentParams params = augment_params_default();
+ *     augment_sample(&params, &image, rng_at(seed, RNG_AUGMENT, step, place), global, local, scratch);
+ */
+#ifndef DINOBATCH_DATA_AUGMENT_H
+#define DINOBATCH_DATA_AUGMENT_H
+
+#include "base/rng.h"
+#include "data/image/image.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { AUGMENT_GLOBAL_CROPS = 2 };
+
+/* Colour operations in the order in which jitter numbers them. */
+typedef enum {
+    AUGMENT_BRIGHTNESS = 0,
+    AUGMENT_CONTRAST,
+    AUGMENT_SATURATION,
+    AUGMENT_HUE,
+    AUGMENT_JITTERS
+} AugmentJitter;
+
+/* One kind of crop. Probabilities are those really applied: the reference's GaussianBlur(p) applies with 1 -
+ * p. */
+typedef struct {
+    int64_t size;                /* side of the square output, pixels, >= 1 */
+    double scale_min, scale_max; /* area of the crop as a share of the picture's */
+    double ratio_min, ratio_max; /* width / height of the crop */
+    double flip;                 /* probabilities */
+    double jitter;
+    double grayscale;
+    double blur;
+    double solarize;
+} AugmentView;
+
+typedef struct {
+    AugmentView global[AUGMENT_GLOBAL_CROPS];
+    AugmentView local;
+    int64_t local_count;
+    double strength[AUGMENT_JITTERS]; /* brightness, contrast, saturation: factor in [max(0, 1-s), 1+s]; hue:
+                                         shift in [-s, s], s <= 0.5 */
+    double blur_sigma_min, blur_sigma_max; /* pixels */
+    int solarize_threshold;                /* values >= it are inverted */
+    float mean[3], std[3];                 /* of RGB in [0, 1] */
+} AugmentParams;
+
+/* What the reference does: crops of 224 and 96, scales 0.32-1 and 0.05-0.32, 8 local crops, effective blur
+ * probabilities 0 (first global crop), 0.9 (second), 0.5 (local), solarize 0.2 on the second global crop
+ * only, ImageNet's mean and standard deviation. */
+AugmentParams augment_params_default(void);
+
+/* Everything random about one crop. */
+typedef struct {
+    int64_t top, left, height, width; /* of the crop, inside the picture */
+    bool flip, jitter, grayscale, blur, solarize;
+    int jitter_order[AUGMENT_JITTERS]; /* a permutation of AugmentJitter */
+    double factor[AUGMENT_JITTERS];    /* by AugmentJitter */
+    double sigma;                      /* of the blur, pixels */
+} AugmentDraw;
+
+/* Working memory of one thread; grows to the largest picture and crop that it has seen. */
+typedef struct AugmentScratch AugmentScratch;
+
+AugmentScratch *augment_scratch_create(void);
+void augment_scratch_destroy(AugmentScratch *scratch);
+
+/* Draws one crop of a width x height picture. Takes exactly AUGMENT_DRAW_COUNT uniform numbers from `rng`,
+ * whatever they decide, in this order: area and log aspect of 10 attempts; top, left; flip; jitter; three for
+ * the jitter order; brightness, contrast, saturation, hue; grayscale; blur; sigma; solarize. */
+enum { AUGMENT_DRAW_COUNT = 35 };
+AugmentDraw augment_draw(const AugmentParams *params, const AugmentView *view, int64_t width, int64_t height,
+                         Rng *rng);
+
+/* Makes `image` the picture that augment_apply crops from, until the next call. `image` may be freed after.
+ */
+void augment_load(AugmentScratch *scratch, const Image *image);
+
+/* The crop of the loaded picture that `draw` describes, up to and with solarize: planes [3, size, size] uint8
+ * in RGB order, memory of `scratch`, valid until its next use. */
+const uint8_t *augment_apply_planes(const AugmentParams *params, const AugmentDraw *draw, int64_t size,
+                                    AugmentScratch *scratch);
+
+/* The same, normalised: crop [3, size, size] float32. */
+void augment_apply(const AugmentParams *params, const AugmentDraw *draw, int64_t size, float *crop,
+                   AugmentScratch *scratch);
+
+/* All crops of one sample. global_crops [2, 3, G, G], local_crops [local_count, 3, L, L] float32 (may be NULL
+ * when local_count is 0). Crop i draws from `rng` after crop i - 1: the two global crops, then the local
+ * ones. */
+void augment_sample(const AugmentParams *params, const Image *image, Rng rng, float *global_crops,
+                    float *local_crops, AugmentScratch *scratch);
+
+/* Like augment_sample with each crop at a place of the caller's choice: crops[2 + local_count] pointers, so
+ * that a batch can be laid out crop-major without a copy. */
+void augment_sample_to(const AugmentParams *params, const Image *image, Rng rng, float *const *crops,
+                       AugmentScratch *scratch);
+
+/* Evaluation: shorter side to resize_size (bicubic), centre crop, normalise. crop [3, crop_size, crop_size]
+ * float32; 1 <= crop_size <= resize_size. Only the pixels of the crop are computed. */
+void augment_eval(const Image *image, int64_t resize_size, int64_t crop_size, const float mean[3],
+                  const float std[3], float *crop, AugmentScratch *scratch);
+
+#endif
