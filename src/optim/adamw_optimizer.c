@@ -40,17 +40,17 @@ void adamw_optimizer_step(AdamwOptimizer *optimizer, const ParamTable *table, co
 {
     optimizer->steps++;
     double t = (double)optimizer->steps;
-    AdamwStep step = {.beta1 = (float)optimizer->beta1,
-                      .beta2 = (float)optimizer->beta2,
-                      .eps = (float)ADAM_EPS,
-                      .correction1 = (float)(1.0 - pow(optimizer->beta1, t)),
-                      .correction2 = (float)(1.0 - pow(optimizer->beta2, t))};
+    AdamwStep step = {.beta1 = optimizer->beta1,
+                      .beta2 = optimizer->beta2,
+                      .eps = ADAM_EPS,
+                      .correction1 = 1.0 - pow(optimizer->beta1, t),
+                      .correction2 = 1.0 - pow(optimizer->beta2, t)};
     for (int i = 0; i < table->count; i++) {
         const Param *p = &table->params[i];
         double clip = clip_grad > 0 ? fmin(1.0, clip_grad / (norms[p->module] + CLIP_EPS)) : 1.0;
-        step.gradient_scale = (float)clip;
-        step.lr = (float)((p->is_last_layer ? values->last_layer_lr : values->lr) * p->lr_multiplier);
-        step.weight_decay = (float)(values->weight_decay * p->wd_multiplier);
+        step.gradient_scale = clip;
+        step.lr = (p->is_last_layer ? values->last_layer_lr : values->lr) * p->lr_multiplier;
+        step.weight_decay = values->weight_decay * p->wd_multiplier;
         ops->adamw(ops, param_vector_view(table, i, params), param_vector_view(table, i, optimizer->exp_avg),
                    param_vector_view(table, i, optimizer->exp_avg_sq), param_vector_view(table, i, grads),
                    step);

@@ -1,0 +1,319 @@
+/* comm_mpi.c - collectives in host memory by MPI: gathers and exchanges by the library, sums by ourselves.
+ *
+ * reduce_scatter is an exchange of pieces and a local sum in rank order; all_reduce is that followed by an
+ * all-gather, or, when small, an all-gather and the same sum on every rank. It is deliberately not
+ * MPI_Allreduce: that may give other bits for another message size, algorithm or run. Long transfers go in
+ * pieces, which bounds the room for foreign pieces and keeps MPI's int counts far from their limit.
+ */
+#include "comm/mpi/comm_mpi.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "comm/comm_backend.h"
+#include "comm/mpi/comm_combine.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    TAG_EXCHANGE = 7321,
+    PIECE_DEFAULT = 16 << 20,   /* bytes of one message */
+    SCRATCH_TARGET = 64 << 20,  /* bytes for the pieces of all ranks together */
+    PIECE_LEAST = 4096,         /* bytes, whatever the rank count */
+    SMALL_ALL_REDUCE = 64 << 10 /* bytes: below, latency counts and bandwidth does not */
+};
+
+typedef struct {
+    MPI_Comm handle;
+    size_t piece;  /* bytes of one message at most; a multiple of 8 */
+    char *scratch; /* [scratch_bytes] pieces of the other ranks; owned */
+    size_t scratch_bytes;
+    MPI_Request *requests;        /* [2 * size] owned */
+    int *lengths, *displacements; /* [size] owned */
+} MpiState;
+
+static const CommBackend mpi_backend;
+
+static MpiState *state_of(const Comm *comm)
+{
+    return comm->state;
+}
+
+/* --- failure --- */
+
+static _Noreturn void mpi_abort(Comm *comm, int exit_status)
+{
+    (void)comm;
+    fflush(NULL);
+    int world = 1;
+    MPI_Comm_size(MPI_COMM_WORLD, &world);
+    /* Nobody else has to be told, and MPI_Abort would add six lines of its own. */
+    if (world > 1) MPI_Abort(MPI_COMM_WORLD, exit_status);
+    _exit(exit_status);
+}
+
+static void check_mpi(Comm *comm, const char *call, int code)
+{
+    if (code == MPI_SUCCESS) return;
+    char text[MPI_MAX_ERROR_STRING] = "unknown error";
+    int length = 0;
+    MPI_Error_string(code, text, &length);
+    Log log = log_create(comm->rank);
+    log_error(&log, "%s failed on rank %d: %s", call, comm->rank, text);
+    mpi_abort(comm, STATUS_FAILED);
+}
+
+/* --- room --- */
+
+static void need_scratch(MpiState *state, size_t bytes)
+{
+    if (state->scratch_bytes >= bytes) return;
+    memory_free(state->scratch);
+    state->scratch = memory_alloc(bytes);
+    state->scratch_bytes = bytes;
+}
+
+/* Bytes of one rank's piece when all ranks' pieces lie in the scratch buffer at once. */
+static size_t piece_bytes(const Comm *comm)
+{
+    size_t piece = (size_t)SCRATCH_TARGET / (size_t)comm->size / 8 * 8;
+    if (piece < PIECE_LEAST) piece = PIECE_LEAST;
+    return piece < state_of(comm)->piece ? piece : state_of(comm)->piece;
+}
+
+static bool is_small(const Comm *comm, size_t bytes)
+{
+    size_t limit = state_of(comm)->piece < SMALL_ALL_REDUCE ? state_of(comm)->piece : SMALL_ALL_REDUCE;
+    return bytes <= limit;
+}
+
+static void mpi_reserve(Comm *comm, size_t bytes)
+{
+    size_t share = bytes / (size_t)comm->size + 8;
+    size_t piece = piece_bytes(comm) < share ? piece_bytes(comm) : share;
+    size_t small = bytes < SMALL_ALL_REDUCE ? bytes : SMALL_ALL_REDUCE;
+    need_scratch(state_of(comm), (size_t)comm->size * (piece > small ? piece : small));
+}
+
+/* --- exchange --- */
+
+/* A range of bytes for each rank: base + first[r] (length[r] bytes) = base + r * stride + offset, cut at
+ * `limit`. */
+typedef struct {
+    char *base;
+    size_t stride, offset;
+    size_t length; /* bytes to move */
+    size_t limit;  /* end of the last rank's range, from base */
+} Ranges;
+
+static size_t range_length(const Ranges *ranges, int rank)
+{
+    size_t first = (size_t)rank * ranges->stride + ranges->offset;
+    if (first >= ranges->limit) return 0;
+    return ranges->limit - first < ranges->length ? ranges->limit - first : ranges->length;
+}
+
+/* Sends each other rank its range of `source`, and receives `bytes_for_me` of each rank r at
+ * target + r * target_stride. All messages are under way at once, the nearest rank's first. */
+static void exchange(Comm *comm, const char *call, const Ranges *source, char *target, size_t target_stride,
+                     size_t bytes_for_me)
+{
+    MpiState *state = state_of(comm);
+    int pending = 0;
+    for (int k = 1; k < comm->size && bytes_for_me; k++) {
+        int peer = (comm->rank - k + comm->size) % comm->size;
+        check_mpi(comm, call,
+                  MPI_Irecv(target + (size_t)peer * target_stride, (int)bytes_for_me, MPI_BYTE, peer,
+                            TAG_EXCHANGE, state->handle, &state->requests[pending++]));
+    }
+    for (int k = 1; k < comm->size; k++) {
+        int peer = (comm->rank + k) % comm->size;
+        size_t length = range_length(source, peer);
+        if (!length) continue;
+        check_mpi(comm, call,
+                  MPI_Isend(source->base + (size_t)peer * source->stride + source->offset, (int)length,
+                            MPI_BYTE, peer, TAG_EXCHANGE, state->handle, &state->requests[pending++]));
+    }
+    check_mpi(comm, call, MPI_Waitall(pending, state->requests, MPI_STATUSES_IGNORE));
+}
+
+/* --- collectives --- */
+
+/* Every rank's bytes in pieces, received where they belong. */
+static void all_gather_pieces(Comm *comm, char *out, const char *in, size_t bytes)
+{
+    size_t piece = state_of(comm)->piece;
+    for (size_t first = 0; first < bytes; first += piece) {
+        size_t length = bytes - first < piece ? bytes - first : piece;
+        /* The same range for every rank. MPI takes no const in old bindings; it only reads. */
+        Ranges mine = {.base = (char *)(uintptr_t)(in + first), .length = length, .limit = length};
+        exchange(comm, "all_gather", &mine, out + first, bytes, length);
+    }
+}
+
+static void mpi_all_gather(Comm *comm, void *out, const void *in, size_t bytes)
+{
+    char *own = (char *)out + (size_t)comm->rank * bytes;
+    if (bytes > state_of(comm)->piece) {
+        if (own != in) memcpy(own, in, bytes);
+        all_gather_pieces(comm, out, own, bytes);
+        return;
+    }
+    check_mpi(comm, "all_gather",
+              MPI_Allgather(own == in ? MPI_IN_PLACE : in, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE,
+                            state_of(comm)->handle));
+}
+
+static void mpi_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype)
+{
+    MpiState *state = state_of(comm);
+    size_t element = dtype_size(dtype), bytes = (size_t)count * element;
+    size_t piece = piece_bytes(comm) < bytes ? piece_bytes(comm) : bytes;
+    need_scratch(state, (size_t)comm->size * piece);
+    char *base = (char *)(uintptr_t)in; /* only read */
+    for (size_t first = 0; first < bytes; first += piece) {
+        size_t length = bytes - first < piece ? bytes - first : piece;
+        Ranges source = {base, bytes, first, length, (size_t)comm->size * bytes};
+        exchange(comm, "reduce_scatter", &source, state->scratch, piece, length);
+        CombinePieces pieces = {base + (size_t)comm->rank * bytes + first, state->scratch, piece, comm->rank,
+                                comm->size};
+        comm_combine((char *)out + first, pieces, (int64_t)(length / element), dtype, COMM_SUM);
+    }
+}
+
+/* One chunk of an all-reduce: rank r reduces its slice, then all slices are gathered. The last may be
+ * shorter. */
+static void all_reduce_chunk(Comm *comm, char *chunk, size_t bytes, Dtype dtype, CommReduce reduce)
+{
+    MpiState *state = state_of(comm);
+    size_t element = dtype_size(dtype), ranks = (size_t)comm->size;
+    size_t slice = (bytes / element + ranks - 1) / ranks * element;
+    need_scratch(state, ranks * slice);
+    Ranges source = {.base = chunk, .stride = slice, .length = slice, .limit = bytes};
+    size_t mine = range_length(&source, comm->rank);
+    exchange(comm, "all_reduce", &source, state->scratch, slice, mine);
+    char *own = chunk + (mine ? (size_t)comm->rank * slice : 0);
+    CombinePieces pieces = {own, state->scratch, slice, comm->rank, comm->size};
+    comm_combine(own, pieces, (int64_t)(mine / element), dtype, reduce);
+
+    for (int r = 0; r < comm->size; r++) {
+        state->lengths[r] = (int)range_length(&source, r);
+        state->displacements[r] = state->lengths[r] ? (int)((size_t)r * slice) : 0;
+    }
+    check_mpi(comm, "all_reduce",
+              MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, chunk, state->lengths, state->displacements,
+                             MPI_BYTE, state->handle));
+}
+
+static void mpi_all_reduce(Comm *comm, void *buffer, int64_t count, Dtype dtype, CommReduce reduce)
+{
+    MpiState *state = state_of(comm);
+    size_t bytes = (size_t)count * dtype_size(dtype);
+    if (is_small(comm, bytes)) {
+        need_scratch(state, (size_t)comm->size * bytes);
+        mpi_all_gather(comm, state->scratch, buffer, bytes);
+        CombinePieces pieces = {buffer, state->scratch, bytes, comm->rank, comm->size};
+        comm_combine(buffer, pieces, count, dtype, reduce);
+        return;
+    }
+    size_t chunk = piece_bytes(comm) * (size_t)comm->size;
+    for (size_t first = 0; first < bytes; first += chunk)
+        all_reduce_chunk(comm, (char *)buffer + first, bytes - first < chunk ? bytes - first : chunk, dtype,
+                         reduce);
+}
+
+static void mpi_broadcast(Comm *comm, void *buffer, size_t bytes, int root)
+{
+    size_t piece = state_of(comm)->piece;
+    for (size_t first = 0; first < bytes; first += piece) {
+        size_t length = bytes - first < piece ? bytes - first : piece;
+        check_mpi(comm, "broadcast",
+                  MPI_Bcast((char *)buffer + first, (int)length, MPI_BYTE, root, state_of(comm)->handle));
+    }
+}
+
+static void mpi_barrier(Comm *comm)
+{
+    check_mpi(comm, "barrier", MPI_Barrier(state_of(comm)->handle));
+}
+
+static void mpi_progress(Comm *comm)
+{
+    int found;
+    check_mpi(comm, "progress",
+              MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, state_of(comm)->handle, &found, MPI_STATUS_IGNORE));
+}
+
+/* --- life --- */
+
+/* Takes the handle over. */
+static Comm *from_handle(MPI_Comm handle)
+{
+    int rank = 0, size = 1;
+    MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(handle, &rank);
+    MPI_Comm_size(handle, &size);
+    MpiState *state = memory_alloc(sizeof *state);
+    state->handle = handle;
+    state->piece = PIECE_DEFAULT;
+    state->requests = memory_alloc_array(2 * (size_t)size, sizeof *state->requests);
+    state->lengths = memory_alloc_array((size_t)size, sizeof *state->lengths);
+    state->displacements = memory_alloc_array((size_t)size, sizeof *state->displacements);
+    return comm_backend_create(&mpi_backend, state, rank, size);
+}
+
+static void mpi_destroy(Comm *comm)
+{
+    MpiState *state = state_of(comm);
+    check_mpi(comm, "destroy", MPI_Comm_free(&state->handle));
+    memory_free(state->scratch);
+    memory_free(state->requests);
+    memory_free(state->lengths);
+    memory_free(state->displacements);
+    memory_free(state);
+}
+
+static Comm *mpi_split(Comm *comm, int color)
+{
+    MPI_Comm part = MPI_COMM_NULL;
+    check_mpi(comm, "split", MPI_Comm_split(state_of(comm)->handle, color, comm->rank, &part));
+    Comm *result = from_handle(part);
+    state_of(result)->piece = state_of(comm)->piece;
+    return result;
+}
+
+static const CommBackend mpi_backend = {
+    .name = "mpi",
+    .destroy = mpi_destroy,
+    .split = mpi_split,
+    .all_gather = mpi_all_gather,
+    .reduce_scatter = mpi_reduce_scatter,
+    .all_reduce = mpi_all_reduce,
+    .broadcast = mpi_broadcast,
+    .barrier = mpi_barrier,
+    .progress = mpi_progress,
+    .reserve = mpi_reserve,
+    .abort = mpi_abort,
+};
+
+Comm *comm_mpi_create(MPI_Comm from)
+{
+    MPI_Comm handle = MPI_COMM_NULL;
+    int code = MPI_Comm_dup(from, &handle);
+    CHECK(code == MPI_SUCCESS);
+    return from_handle(handle);
+}
+
+MPI_Comm comm_mpi_handle(const Comm *comm)
+{
+    return comm->backend == &mpi_backend ? state_of(comm)->handle : MPI_COMM_SELF;
+}
+
+void comm_mpi_set_piece(Comm *comm, size_t bytes)
+{
+    CHECK(comm->backend == &mpi_backend && bytes >= 8 && bytes % 8 == 0 && bytes <= INT_MAX);
+    state_of(comm)->piece = bytes;
+}

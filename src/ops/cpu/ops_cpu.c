@@ -1,0 +1,50 @@
+/* ops_cpu.c - the host backend: its table of operations and its scratch memory. */
+#include "ops/cpu/ops_cpu.h"
+
+#include "base/check.h"
+#include "base/memory.h"
+#include "ops/cpu/gemm.h"
+
+#include <omp.h>
+
+typedef size_t (*ScratchPlan)(const OpsLimits *limits, int threads);
+
+/* Operations run one after the other and give back what they take: the largest need is the whole need. */
+static size_t plan_scratch(const OpsLimits *limits, int threads)
+{
+    static const ScratchPlan PLANS[] = {
+        cpu_linear_scratch,     cpu_layer_norm_scratch, cpu_attention_scratch, cpu_residual_scratch,
+        cpu_prototypes_scratch, cpu_koleo_scratch,      cpu_pos_embed_scratch,
+    };
+    size_t largest = 0;
+    for (size_t i = 0; i < sizeof PLANS / sizeof *PLANS; i++) {
+        size_t bytes = PLANS[i](limits, threads);
+        if (bytes > largest) largest = bytes;
+    }
+    return largest;
+}
+
+Ops *ops_cpu_create(const OpsLimits *limits, int threads)
+{
+    CHECK(limits->rows >= 0 && limits->width >= 0 && threads >= 0);
+    if (threads == 0) threads = omp_get_max_threads();
+    if (threads > OPS_CPU_MAX_THREADS) threads = OPS_CPU_MAX_THREADS;
+    omp_set_num_threads(threads);
+
+    OpsCpu *self = memory_alloc(sizeof *self);
+    self->scratch = arena_create(plan_scratch(limits, threads));
+    self->gemm = gemm_create(threads);
+#define OPS_CPU_ENTRY(name, arguments) .name = cpu_##name,
+    self->ops = (Ops){OPS_LIST(OPS_CPU_ENTRY).name = "cpu", .threads = threads, .scratch = &self->scratch};
+#undef OPS_CPU_ENTRY
+    return &self->ops;
+}
+
+void ops_destroy(Ops *ops)
+{
+    if (!ops) return;
+    OpsCpu *self = (OpsCpu *)(void *)ops;
+    gemm_destroy(self->gemm);
+    arena_destroy(&self->scratch);
+    memory_free(self);
+}

@@ -1,0 +1,174 @@
+/* ops.h - the table of operations: what the model, the losses and the optimiser are made of.
+ *
+ * One X-macro list makes the struct of function pointers that callers use (`ops->gelu_forward(ops, y, x)`),
+ * and the prototypes of each backend (`cpu_gelu_forward`). `ops/cpu` is the definition of correct and fast on
+ * a host.
+ *
+ * Words used below
+ *   n, N        rows (tokens); n rows taken out of N where `rows` [n] int32 selects them, all of them where
+ * it is none act         an activation: fp32 or bf16; all act operands of one call have the same type fp32
+ * always fp32, whatever the compute type mat         a weight matrix: fp32 or bf16 (bf16: products of bf16
+ * numbers, sums in fp32) "written"   every element is set; "+="  added to what is there Tensors may have no
+ * rows (n = 0): nothing is written then, and nothing fails. Nothing aliases unless it says so. Operations
+ * allocate nothing; temporary memory comes from ops->scratch. For one thread count the result is the same
+ * bits every time. Shapes are checked by asserts: a wrong one is our bug.
+ *
+ * What it is not: a graph, an autograd, a broadcasting array library.
+ */
+#ifndef DINOBATCH_OPS_OPS_H
+#define DINOBATCH_OPS_OPS_H
+
+#include "comm/comm.h"
+#include "tensor/tensor.h"
+
+typedef struct Ops Ops;
+
+/* Operands of prototype_cross_entropy (below). */
+typedef struct {
+    Tensor student;       /* [n, d] fp32: L2-normalised bottleneck rows */
+    Tensor student_v;     /* [K, d] fp32: weight_v of the student's last layer */
+    Tensor student_scale; /* [K] fp32: weight_g / |weight_v row| (prototype_scale) */
+    float student_temp;
+    Tensor teacher;       /* [m, d] fp32 */
+    Tensor teacher_v;     /* [K, d] fp32 */
+    Tensor teacher_scale; /* [K] fp32 */
+    float teacher_temp;
+    Tensor teacher_bias; /* [K] fp32: added to teacher score / temp before the softmax (Sinkhorn or
+                            -centre/temp) */
+    Tensor targets;      /* [n, t] int32: the teacher rows that each student row is compared with; -1: none */
+    Tensor row_weight;   /* [n] fp32: weight of each student row in the differentiated loss */
+    /* results */
+    Tensor loss;      /* [n] fp32 written: sum over its targets of -sum_k q_k log softmax(s / student_temp)_k,
+                         unweighted */
+    Tensor d_student; /* [n, d] fp32 written: d (sum_i row_weight_i loss_i) / d student; none: forward only */
+    Tensor d_student_w; /* [K, d] fp32 +=: d / d W, W = scale * v row-wise (weight_norm_backward finishes it);
+                           none with d_student */
+    Tensor usage;       /* [K] fp32 += : times that a target's largest entry was this prototype, or none */
+    double entropy_sum; /* += over (student row, target) pairs of the target's entropy, nats */
+    int64_t pair_count; /* += number of such pairs */
+} PrototypeCrossEntropy;
+
+/* Coefficients of one AdamW update (optim/adamw_optimizer); double, since 1 - 0.999f is off by 1e-5. */
+typedef struct {
+    double lr, weight_decay; /* multipliers already in */
+    double beta1, beta2, eps;
+    double correction1;    /* 1 - beta1^t */
+    double correction2;    /* 1 - beta2^t */
+    double gradient_scale; /* clip factor */
+} AdamwStep;
+
+/* clang-format off */
+#define OPS_LIST(X) \
+/* --- dense layers ------------------------------------------------------------------------------------------- */ \
+/* y[n, m] act = x[n, k] act . w[m, k]^T mat + b[m] fp32 (or none) */ \
+X(linear_forward, (const Ops *ops, Tensor y, Tensor x, Tensor w, Tensor b)) \
+/* dx[n, k] act written = dy[n, m] act . w[m, k] mat */ \
+X(linear_backward_input, (const Ops *ops, Tensor dx, Tensor dy, Tensor w)) \
+/* dw[m, k] fp32 += dy^T . x;  db[m] fp32 (or none) += column sums of dy */ \
+X(linear_backward_weight, (const Ops *ops, Tensor dw, Tensor db, Tensor dy, Tensor x)) \
+/* --- normalisation ------------------------------------------------------------------------------------------- */ \
+/* y[n, D] act = (x[rows] - mean) * rstd * w + b over the last dimension; x[N, D] fp32; stats[n, 2] fp32 = mean, rstd, \
+ * rstd = 1 / sqrt(biased variance + eps) */ \
+X(layer_norm_forward, (const Ops *ops, Tensor y, Tensor stats, Tensor x, Tensor rows, Tensor w, Tensor b, float eps)) \
+/* dx[N, D] fp32 += at rows (rows are distinct);  dw[D], db[D] fp32 += */ \
+X(layer_norm_backward, (const Ops *ops, Tensor dx, Tensor dw, Tensor db, Tensor dy, Tensor x, Tensor rows, Tensor stats, Tensor w)) \
+/* y[n, d] fp32 = x / max(|x|, eps); norms[n] fp32 = |x|; x act */ \
+X(l2_normalize_forward, (const Ops *ops, Tensor y, Tensor norms, Tensor x, float eps)) \
+/* dx[n, d] act = (dy - y <y, dy>) / norm where norm > eps, dy / eps elsewhere (0 for dy = 0) */ \
+X(l2_normalize_backward, (const Ops *ops, Tensor dx, Tensor dy, Tensor y, Tensor norms, float eps)) \
+/* --- attention ----------------------------------------------------------------------------------------------- */ \
+/* Softmax attention inside each sequence of a packed batch. qkv[n, 3*D] act: columns are q, k, v, then head, then head \
+ * dimension; sequence s is rows cu_seqlens[s] .. cu_seqlens[s+1] (int32 [S+1]); scale head_dim^-0.5. \
+ * out[n, D] act; lse[n, heads] fp32 = log sum exp of the scaled scores. The score matrix is never stored. */ \
+X(attention_forward, (const Ops *ops, Tensor out, Tensor lse, Tensor qkv, Tensor cu_seqlens, int64_t heads)) \
+/* dqkv[n, 3*D] act written */ \
+X(attention_backward, (const Ops *ops, Tensor dqkv, Tensor dout, Tensor out, Tensor lse, Tensor qkv, Tensor cu_seqlens, int64_t heads)) \
+/* --- element-wise -------------------------------------------------------------------------------------------- */ \
+/* y = x Phi(x), the erf form; act of any shape. y may be x */ \
+X(gelu_forward, (const Ops *ops, Tensor y, Tensor x)) \
+/* dx = dy * (Phi(x) + x phi(x)); dx may be dy */ \
+X(gelu_backward, (const Ops *ops, Tensor dx, Tensor dy, Tensor x)) \
+/* y[n, h] = silu(x1) * x2, x12[n, 2h] = gate then value; act */ \
+X(swiglu_forward, (const Ops *ops, Tensor y, Tensor x12)) \
+/* dx12[n, 2h] written */ \
+X(swiglu_backward, (const Ops *ops, Tensor dx12, Tensor dy, Tensor x12)) \
+/* x[N, D] fp32: x[rows[i]] += row_scale[i] * gamma * y[i]; y[n, D] act; row_scale [n] fp32 or none (1); gamma [D] fp32 \
+ * or none (1); rows are distinct. LayerScale, drop-path scale and residual in one */ \
+X(residual_forward, (const Ops *ops, Tensor x, Tensor y, Tensor rows, Tensor row_scale, Tensor gamma)) \
+/* dy[n, D] act = row_scale * gamma * dx[rows]; dgamma[D] fp32 (or none) += sum row_scale * dx[rows] * y */ \
+X(residual_backward, (const Ops *ops, Tensor dy, Tensor dgamma, Tensor dx, Tensor y, Tensor rows, Tensor row_scale, Tensor gamma)) \
+/* y[n, D] = x[rows]; x[N, D] and y act or fp32, types may differ */ \
+X(gather_rows, (const Ops *ops, Tensor y, Tensor x, Tensor rows)) \
+/* x[rows[i]] += y[i], in order of i; rows may repeat; x[N, D] fp32, y[n, D] act */ \
+X(scatter_add_rows, (const Ops *ops, Tensor x, Tensor y, Tensor rows)) \
+/* out = in converted between fp32 and bf16 */ \
+X(cast, (const Ops *ops, Tensor out, Tensor in)) \
+/* --- embeddings ---------------------------------------------------------------------------------------------- */ \
+/* patches[B*N, C*p*p] act from images[B, C, H, W] fp32; row (b, i, j) row-major over the grid, columns channel, y, x; \
+ * N = (H/p)*(W/p), H and W multiples of p. The patch convolution is linear_forward on this */ \
+X(patchify_forward, (const Ops *ops, Tensor patches, Tensor images, int64_t patch_size)) \
+/* dimages[B, C, H, W] fp32 written from dpatches */ \
+X(patchify_backward, (const Ops *ops, Tensor dimages, Tensor dpatches, int64_t patch_size)) \
+/* x[B*(1+R+N), D] fp32 written: per sequence [cls + pos[0], registers (no position), patch or mask_token + pos[1+i]]; \
+ * patches[B*N, D] act; masks[B*N] uint8 or none; mask_token[D], cls[D], registers[R*D] (or none), pos[1+N, D] fp32 */ \
+X(embed_tokens_forward, (const Ops *ops, Tensor x, Tensor patches, Tensor masks, Tensor mask_token, Tensor cls, Tensor registers, Tensor pos)) \
+/* dpatches[B*N, D] act written (0 where masked); dmask_token, dcls, dregisters fp32 +=; dpos[1+N, D] fp32 += */ \
+X(embed_tokens_backward, (const Ops *ops, Tensor dpatches, Tensor dmask_token, Tensor dcls, Tensor dregisters, Tensor dpos, Tensor dx, Tensor masks)) \
+/* out[1+h*w, D] fp32 written: pos[1+M*M, D] fp32 resampled to an h x w grid by the reference's bicubic rules (offset > 0: \
+ * scale (h+offset)/M, a = -0.75, clamped border; antialias: a = -0.5, renormalised); entry 0 is copied */ \
+X(pos_embed_forward, (const Ops *ops, Tensor out, Tensor pos, int64_t h, int64_t w, double offset, bool antialias)) \
+/* dpos[1+M*M, D] fp32 += the transpose of the same map applied to dout */ \
+X(pos_embed_backward, (const Ops *ops, Tensor dpos, Tensor dout, int64_t h, int64_t w, double offset, bool antialias)) \
+/* --- prototypes: the weight-normed last layer, never materialising [rows, K] in fp32 for all rows ------------- */ \
+/* scale[K] fp32 = g[K] / |v row|, v[K, d] fp32 */ \
+X(prototype_scale, (const Ops *ops, Tensor scale, Tensor v, Tensor g)) \
+/* scores[n, K] fp32 = x[n, d] . v^T * scale: the plain form, for tests and small heads */ \
+X(prototype_scores, (const Ops *ops, Tensor scores, Tensor x, Tensor v, Tensor scale)) \
+/* In place: dv[K, d] holds d/dW on entry, d/dv on return; dg[K] fp32 +=. Weight norm, one norm per row */ \
+X(weight_norm_backward, (const Ops *ops, Tensor dv, Tensor dg, Tensor v, Tensor g)) \
+/* bias[K] fp32 written such that softmax_k(score / temp + bias) are the Sinkhorn-Knopp targets after `iterations` rounds \
+ * of prototype then sample normalisation over the x[n, d] fp32 of all ranks (any n, also 0). Collective over COMM */ \
+X(prototype_sinkhorn, (const Ops *ops, Tensor bias, Tensor x, Tensor v, Tensor scale, float temp, int iterations, Comm *comm)) \
+/* sum[K] fp32 written = sum_i row_weight[i] * score(x[i]) of this rank's rows */ \
+X(prototype_center, (const Ops *ops, Tensor sum, Tensor x, Tensor v, Tensor scale, Tensor row_weight)) \
+/* Cross-entropy of student rows against teacher rows, forward and backward, in row blocks; see the struct */ \
+X(prototype_cross_entropy, (const Ops *ops, PrototypeCrossEntropy *args)) \
+/* --- losses on plain rows ------------------------------------------------------------------------------------ */ \
+/* KoLeo of one group x[n, D] fp32: loss (out) = -mean log(|x_i - x_nn(i) + 1e-8| + 1e-8) on L2-normalised rows (eps 1e-8); \
+ * nearest[n] int32 written; dx[n, D] fp32 (or none) written = weight * d loss / d x. n < 2: loss 0, dx 0 */ \
+X(koleo, (const Ops *ops, double *loss, Tensor nearest, Tensor dx, Tensor x, float weight)) \
+/* --- optimiser ------------------------------------------------------------------------------------------------ */ \
+/* Decoupled AdamW on flat fp32 vectors of one length: p, m, v in place, g read */ \
+X(adamw, (const Ops *ops, Tensor p, Tensor m, Tensor v, Tensor g, AdamwStep step)) \
+/* average = momentum * average + (1 - momentum) * value */ \
+X(ema, (const Ops *ops, Tensor average, Tensor value, double momentum)) \
+/* Sum of squares of an fp32 tensor, accumulated in fp64 in a fixed order; not finite if any element is not */ \
+X(sum_squares, (const Ops *ops, double *result, Tensor x))
+/* clang-format on */
+
+struct Ops {
+#define OPS_MEMBER(name, arguments) void(*name) arguments;
+    OPS_LIST(OPS_MEMBER)
+#undef OPS_MEMBER
+    const char *name; /* "cpu" */
+    int threads;      /* OpenMP threads of this rank */
+    Arena *scratch;   /* temporary memory of operations; owned */
+};
+
+/* The largest sizes that operations will meet; scratch is planned from them. */
+typedef struct {
+    int64_t rows;       /* tokens of one call */
+    int64_t width;      /* columns of any activation */
+    int64_t max_seqlen; /* tokens of one sequence */
+    int64_t head_dim;
+    int64_t prototypes;
+    int64_t bottleneck;
+    int64_t group_rows; /* rows of one KoLeo group */
+    bool bf16;          /* bf16 operands will be used */
+} OpsLimits;
+
+/* The host backend. threads 0: what OpenMP would use. Owned by the caller. */
+Ops *ops_cpu_create(const OpsLimits *limits, int threads);
+void ops_destroy(Ops *ops);
+
+#endif
