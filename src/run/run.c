@@ -1,0 +1,137 @@
+/* run.c - start and end of a job. */
+#include "run/run.h"
+
+#include "base/memory.h"
+#include "comm/mpi/comm_mpi.h"
+#include "run/signals.h"
+
+#include <math.h>
+#include <mpi.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEFAULT_TIMEOUT_SECONDS = 1800 };
+
+static Status read_timeout(double *seconds, Error *error)
+{
+    *seconds = DEFAULT_TIMEOUT_SECONDS;
+    const char *text = getenv("DINOBATCH_TIMEOUT");
+    if (!text || !*text) return STATUS_OK;
+    char *end;
+    *seconds = strtod(text, &end);
+    if (*end == '\0' && *seconds >= 0 && isfinite(*seconds)) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "DINOBATCH_TIMEOUT: expected seconds, 0 or more, got '%s'", text);
+}
+
+static const char *level_name(int level)
+{
+    switch (level) {
+    case MPI_THREAD_MULTIPLE:
+        return "multiple";
+    case MPI_THREAD_SERIALIZED:
+        return "serialized";
+    case MPI_THREAD_FUNNELED:
+        return "funneled";
+    default:
+        return "single";
+    }
+}
+
+static void gather_hosts(Run *run)
+{
+    char mine[RUN_HOST_BYTES] = {0};
+    memcpy(mine, run->log.host, strnlen(run->log.host, sizeof mine - 1));
+    run->hosts = memory_alloc_array((size_t)comm_size(run->comm), RUN_HOST_BYTES);
+    comm_all_gather(run->comm, run->hosts, mine, RUN_HOST_BYTES, DTYPE_U8, NULL);
+}
+
+Status run_start(Run *run, int argc, char **argv, Error *error)
+{
+    double timeout;
+    *run = (Run){.argc = argc, .argv = argv, .launcher = launcher_detect()};
+    TRY(read_timeout(&timeout, error));
+    /* Before MPI_Init, which takes long enough for a signal to come in between and to kill a process without
+     * handler. */
+    signals_install();
+    int level = MPI_THREAD_SINGLE;
+    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level) != MPI_SUCCESS)
+        return status_fail(error, STATUS_FAILED, "MPI does not start");
+    run->thread_level = level_name(level);
+    run->comm = comm_mpi_create(MPI_COMM_WORLD);
+    run->log = log_create(comm_rank(run->comm));
+    comm_set_timeout(run->comm, timeout);
+    gather_hosts(run);
+    /* Loader threads never call MPI; only the main thread and, to abort, the watchdog do. */
+    if (level < MPI_THREAD_MULTIPLE)
+        log_warning(&run->log,
+                    "MPI gives thread level %s instead of multiple; the watchdog may not end a job in order",
+                    run->thread_level);
+    return STATUS_OK;
+}
+
+Status run_open_folder(Run *run, const char *path, const char *config_yaml, const char *device, Error *error)
+{
+    TRY(run_folder_open(&run->folder, run->comm, &run->log, path, error));
+    run->has_folder = true;
+    TRY(run_folder_write(&run->folder, "config.yaml", config_yaml, error));
+    Status status = STATUS_OK;
+    if (comm_rank(run->comm) == 0) {
+        ManifestFacts facts = {.argc = run->argc,
+                               .argv = run->argv,
+                               .launcher = run->launcher.name,
+                               .device = device,
+                               .hosts = run->hosts,
+                               .host_bytes = RUN_HOST_BYTES,
+                               .ranks = comm_size(run->comm),
+                               .threads = omp_get_max_threads(),
+                               .thread_level = run->thread_level};
+        char *manifest = run_folder_path(&run->folder, "manifest.json");
+        status = manifest_start(&run->manifest, manifest, &facts, error);
+        memory_free(manifest);
+    }
+    return comm_agree(run->comm, status, error);
+}
+
+bool run_stop_requested(const Run *run)
+{
+    (void)run;
+    return signals_stop_requested();
+}
+
+/* A manifest that cannot be completed must not turn a good job into a failed one. */
+static void complete_manifest(Run *run, Status status)
+{
+    Error error = {0};
+    if (!run->manifest.path) return;
+    if (manifest_finish(&run->manifest, (int)status, &error) != STATUS_OK)
+        log_warning(&run->log, "the manifest lacks its end: %s", error.text);
+    manifest_fini(&run->manifest);
+}
+
+int run_finish(Run *run, Status status, Error *error)
+{
+    Error none = {0};
+    if (!error) error = &none;
+    status = comm_agree(run->comm, status, error);
+    int rank = comm_rank(run->comm);
+    if (status == STATUS_REQUEUE)
+        log_info(&run->log, "%s", error->text[0] ? error->text : "stopped on request; run me again to go on");
+    else if (status != STATUS_OK && rank == 0)
+        log_error(&run->log, "%s", error->text[0] ? error->text : "failed without a message");
+    complete_manifest(run, status);
+    if (run->has_folder) run_folder_close(&run->folder);
+    fflush(NULL);
+    comm_barrier(run->comm);
+    comm_destroy(run->comm);
+    memory_free(run->hosts);
+    MPI_Finalize();
+    *run = (Run){0};
+    return rank == 0 ? (int)status : 0;
+}
+
+void run_fail(Run *run, Status status, const Error *error)
+{
+    log_error(&run->log, "%s", error->text);
+    comm_abort(run->comm, (int)status);
+}

@@ -1,0 +1,182 @@
+/* process.c - fork, exec and wait with a limit. Output goes to unnamed files: no pipe can fill up. */
+#include "process.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/memory.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { KILL_GRACE_SECONDS = 5, OUTPUT_MAX = 16 << 20 };
+
+static void pause_briefly(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+}
+
+/* What mpirun needs on a small machine, in a container, as root; a setting of the caller's wins. */
+static void set_mpirun_environment(void)
+{
+    setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0);
+    setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);
+    setenv("OMPI_MCA_rmaps_base_oversubscribe", "1", 0);
+    setenv("OMPI_MCA_hwloc_base_binding_policy", "none", 0);
+    setenv("OMP_NUM_THREADS", "1", 0);
+}
+
+static _Noreturn void become(const char *const *argv, int out, int err)
+{
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    int nothing = open("/dev/null", O_RDONLY);
+    dup2(nothing, STDIN_FILENO);
+    dup2(out, STDOUT_FILENO);
+    dup2(err, STDERR_FILENO);
+    set_mpirun_environment();
+    char *copy[PROCESS_ARGUMENTS_MAX + 1] = {0};
+    for (int i = 0; argv[i]; i++)
+        copy[i] = strdup(argv[i]); /* execvp wants them writable */
+    execvp(copy[0], copy);
+    perror(copy[0]);
+    _exit(127);
+}
+
+Process process_start(const char *const *argv)
+{
+    int count = 0;
+    while (argv[count])
+        count++;
+    CHECK(count > 0 && count <= PROCESS_ARGUMENTS_MAX);
+    Process process = {.out_file = tmpfile(), .err_file = tmpfile(), .started = clock_seconds()};
+    CHECK(process.out_file && process.err_file);
+    fflush(NULL);
+    process.pid = fork();
+    CHECK(process.pid >= 0);
+    if (process.pid == 0) become(argv, fileno(process.out_file), fileno(process.err_file));
+    return process;
+}
+
+static char *read_all(FILE *file)
+{
+    char *text = memory_alloc(OUTPUT_MAX + 1);
+    ssize_t got = pread(fileno(file), text, OUTPUT_MAX, 0);
+    char *exact = memory_strndup(text, got > 0 ? (size_t)got : 0);
+    memory_free(text);
+    return exact;
+}
+
+bool process_wait_for_error_text(Process *process, const char *text, double limit)
+{
+    double end = clock_seconds() + limit;
+    for (;;) {
+        char *so_far = read_all(process->err_file);
+        bool found = strstr(so_far, text) != NULL;
+        memory_free(so_far);
+        siginfo_t info = {0};
+        waitid(P_PID, (id_t)process->pid, &info, WEXITED | WNOHANG | WNOWAIT);
+        if (found || info.si_pid || clock_seconds() > end) return found;
+        pause_briefly();
+    }
+}
+
+void process_signal(const Process *process, int signal_number)
+{
+    kill(process->pid, signal_number);
+}
+
+/* True when it ended before `end`. */
+static bool wait_until(pid_t pid, double end, int *status)
+{
+    for (;;) {
+        pid_t got = waitpid(pid, status, WNOHANG);
+        CHECK(got >= 0);
+        if (got == pid) return true;
+        if (clock_seconds() > end) return false;
+        pause_briefly();
+    }
+}
+
+ProcessResult process_finish(Process *process, double limit)
+{
+    int status = 0;
+    ProcessResult result = {0};
+    if (!wait_until(process->pid, process->started + limit, &status)) {
+        result.timed_out = true;
+        kill(process->pid, SIGTERM);
+        if (!wait_until(process->pid, clock_seconds() + KILL_GRACE_SECONDS, &status)) {
+            kill(process->pid, SIGKILL);
+            waitpid(process->pid, &status, 0);
+        }
+    }
+    result.exit_status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    result.seconds = clock_seconds() - process->started;
+    result.out = read_all(process->out_file);
+    result.err = read_all(process->err_file);
+    fclose(process->out_file);
+    fclose(process->err_file);
+    *process = (Process){0};
+    return result;
+}
+
+ProcessResult process_run(const char *const *argv, double limit)
+{
+    Process process = process_start(argv);
+    return process_finish(&process, limit);
+}
+
+/* mpirun -n ranks PROGRAM first (unless NULL) arguments... */
+static Process start_ranks(int ranks, const char *program, const char *first, const char *const *arguments)
+{
+    char number[16];
+    snprintf(number, sizeof number, "%d", ranks);
+    const char *argv[PROCESS_ARGUMENTS_MAX + 1] = {0};
+    int count = 0;
+    if (ranks > 0) {
+        const char *launch[] = {"mpirun", "--timeout", "60", "-n", number};
+        for (size_t i = 0; i < sizeof launch / sizeof *launch; i++)
+            argv[count++] = launch[i];
+    }
+    argv[count++] = program;
+    if (first) argv[count++] = first;
+    for (; arguments && *arguments; arguments++) {
+        CHECK(count < PROCESS_ARGUMENTS_MAX);
+        argv[count++] = *arguments;
+    }
+    return process_start(argv);
+}
+
+static const char *program_from(const char *variable, const char *fallback)
+{
+    const char *program = getenv(variable);
+    return program && *program ? program : fallback;
+}
+
+Process process_start_case(int ranks, const char *name, const char *const *arguments)
+{
+    return start_ranks(ranks, program_from("MPI_CASE_BIN", "build/tests/mpi_case"), name, arguments);
+}
+
+ProcessResult process_run_case(int ranks, const char *name, const char *const *arguments, double limit)
+{
+    Process process = process_start_case(ranks, name, arguments);
+    return process_finish(&process, limit);
+}
+
+ProcessResult process_run_dinobatch(int ranks, const char *const *arguments, double limit)
+{
+    Process process = start_ranks(ranks, program_from("DINOBATCH", "build/dinobatch"), NULL, arguments);
+    return process_finish(&process, limit);
+}
+
+void process_result_fini(ProcessResult *result)
+{
+    memory_free(result->out);
+    memory_free(result->err);
+    *result = (ProcessResult){0};
+}
