@@ -1,0 +1,71 @@
+/* checkpoint_layout.h - inside src/ckpt only: which tensors a file holds, and which bytes of them are whose.
+ *
+ * A rank's part is a list of pieces, each one row-major range of one tensor with the memory it lies in.
+ * Writing, reading and checksums know pieces alone. Today every rank has full copies and the pieces are an
+ * even deal; a sharded state will hand in the pieces that it owns.
+ */
+#ifndef DINOBATCH_CKPT_CHECKPOINT_LAYOUT_H
+#define DINOBATCH_CKPT_CHECKPOINT_LAYOUT_H
+
+#include "ckpt/checkpoint.h"
+
+typedef struct {
+    char path[160]; /* in the file: "/student/backbone/blocks/0/attn/qkv/weight" */
+    int ndim;
+    int64_t shape[TENSOR_MAX_DIMS];
+    int64_t count;  /* elements, float32 */
+    float *data;    /* all of it, in this rank's memory; borrowed */
+    int64_t offset; /* bytes from the start of the file */
+    uint32_t crc;   /* on rank 0, after checkpoint_layout_combine or from the file */
+} CheckpointTensor;
+
+typedef struct {
+    CheckpointTensor *tensors; /* owned */
+    int64_t count, capacity;
+} CheckpointLayout;
+
+enum {
+    CHECKPOINT_PIECE_MAX = 4 << 20
+}; /* elements of a piece; larger ranges are several, for threads to share */
+
+typedef struct {
+    int64_t tensor; /* index in the layout */
+    int64_t start;  /* first element within the tensor */
+    int64_t count;
+    float *data; /* of the first element; borrowed */
+    uint32_t crc;
+} CheckpointPiece;
+
+typedef struct {
+    CheckpointPiece *pieces; /* owned */
+    int64_t count;
+} CheckpointPieces;
+
+/* Adds the tensors of one role, "/student", from flat[table->flat_count]; the backbone alone or all modules.
+ */
+void checkpoint_layout_add_role(CheckpointLayout *layout, const char *role, const ParamTable *table,
+                                float *flat, bool backbone_only);
+
+/* Adds a vector. */
+void checkpoint_layout_add_vector(CheckpointLayout *layout, const char *path, float *data, int64_t count);
+
+/* Everything that checkpoint_save writes of a state. */
+void checkpoint_layout_add_state(CheckpointLayout *layout, const CheckpointState *state);
+
+void checkpoint_layout_fini(CheckpointLayout *layout);
+
+/* The path below a module of a parameter: dots become slashes, the chunk number goes. */
+void checkpoint_layout_path(char *path, size_t size, const char *role, const Param *param);
+
+int64_t checkpoint_layout_bytes(const CheckpointLayout *layout);
+
+/* Rank `rank`'s even share of all elements, in order. */
+CheckpointPieces checkpoint_layout_deal(const CheckpointLayout *layout, int rank, int size);
+void checkpoint_layout_pieces_fini(CheckpointPieces *pieces);
+
+/* crcs[layout->count] of whole tensors, from all ranks' pieces, the same on every rank. The pieces together
+ * cover each tensor exactly once (CHECK). Collective over COMM. */
+void checkpoint_layout_combine(const CheckpointLayout *layout, const CheckpointPieces *pieces, uint32_t *crcs,
+                               Comm *comm);
+
+#endif

@@ -1,0 +1,312 @@
+/* checkpoint_read.c - loading: rank 0 reads the directory, all ranks read the tensors and share the proof. */
+#include "base/memory.h"
+#include "ckpt/checkpoint.h"
+#include "ckpt/checkpoint_io.h"
+#include "ckpt/retention.h"
+#include "h5/h5_attribute.h"
+#include "h5/h5_schema.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Rank 0: opens a file whose structure is a checkpoint's. */
+static Status open_checked(H5File *file, const char *path, Error *error)
+{
+    TRY(h5_file_open(file, path, error));
+    H5Schema schema;
+    h5_schema_load(&schema, "checkpoint");
+    Status status = h5_schema_check(&schema, file, H5_CHECK_STRUCTURE, error);
+    if (status != STATUS_OK) h5_file_close(file, NULL);
+    return status;
+}
+
+/* --- which file ---------------------------------------------------------------------------------------- */
+
+static Status is_whole(const char *path, Error *error)
+{
+    H5File file;
+    TRY(open_checked(&file, path, error));
+    return h5_file_close(&file, error);
+}
+
+/* Rank 0: tries the files up to `limit`, newest first; each that is not whole is a warning. */
+static Status newest_whole(const char *folder, const RetentionList *list, int64_t limit, Log *log, char *path,
+                           bool *found, Error *error)
+{
+    *found = false;
+    for (int64_t i = list->count - 1; i >= 0; i--) {
+        if (list->numbers[i] > limit) continue;
+        TRY(retention_path(folder, list->numbers[i], path, CHECKPOINT_PATH_MAX, error));
+        Error why = {0};
+        *found = is_whole(path, &why) == STATUS_OK;
+        if (*found) return STATUS_OK;
+        log_warning(log, "not usable: %s", why.text);
+        if (error) *error = why;
+    }
+    return STATUS_OK;
+}
+
+/* Rank 0. *found false with STATUS_OK: the folder never had a checkpoint. */
+static Status find_latest(const char *folder, Log *log, char *path, bool *found, Error *error)
+{
+    RetentionList list;
+    TRY(retention_list(folder, &list, error));
+    int64_t named = retention_read_last(folder);
+    bool none_ever = named < 0 && list.count == 0;
+    char expected[CHECKPOINT_PATH_MAX] = "";
+    if (error) snprintf(error->text, sizeof error->text, "%s: holds no file up to that one", folder);
+    Status status = newest_whole(folder, &list, named < 0 ? INT64_MAX : named, log, path, found, error);
+    if (status == STATUS_OK && named >= 0)
+        status = retention_path(folder, named, expected, sizeof expected, error);
+    if (status == STATUS_OK && *found && strcmp(path, expected) != 0)
+        log_warning(log, "%s: last_checkpoint names %s; using %s, the newest whole one", folder,
+                    named >= 0 ? expected : "no checkpoint", path);
+    retention_list_fini(&list);
+    TRY(status);
+    if (*found || none_ever) return STATUS_OK;
+    return status_prefix(error, STATUS_INPUT, "no whole checkpoint%s%s", named >= 0 ? " up to " : "",
+                         expected);
+}
+
+Status checkpoint_find_latest(const char *folder, Comm *comm, Log *log, char *path, bool *found, Error *error)
+{
+    int64_t there = 0;
+    Status status = STATUS_OK;
+    path[0] = '\0';
+    if (comm_rank(comm) == 0) {
+        bool whole = false;
+        status = find_latest(folder, log, path, &whole, error);
+        there = whole;
+    }
+    TRY(comm_agree(comm, status, error));
+    comm_broadcast(comm, &there, 1, DTYPE_I64, 0, NULL);
+    comm_broadcast(comm, path, CHECKPOINT_PATH_MAX, DTYPE_U8, 0, NULL);
+    *found = there != 0;
+    return STATUS_OK;
+}
+
+/* --- attributes ---------------------------------------------------------------------------------------- */
+
+/* Rank 0's meta to all; each rank owns its config text. */
+static void share_meta(CheckpointMeta *meta, Comm *comm)
+{
+    char *config = meta->config;
+    int64_t length = config ? (int64_t)strlen(config) : 0;
+    comm_broadcast(comm, &length, 1, DTYPE_I64, 0, NULL);
+    comm_broadcast(comm, meta, sizeof *meta, DTYPE_U8, 0, NULL);
+    if (comm_rank(comm) != 0) config = memory_alloc((size_t)length + 1);
+    if (length) comm_broadcast(comm, config, length, DTYPE_U8, 0, NULL);
+    meta->config = config;
+}
+
+void checkpoint_meta_fini(CheckpointMeta *meta)
+{
+    memory_free(meta->config);
+    meta->config = NULL;
+}
+
+Status checkpoint_read_meta(const char *path, CheckpointMeta *meta, Comm *comm, Error *error)
+{
+    *meta = (CheckpointMeta){0};
+    Status status = STATUS_OK;
+    if (comm_rank(comm) == 0) {
+        H5File file;
+        status = open_checked(&file, path, error);
+        if (status == STATUS_OK) {
+            status = checkpoint_io_read_meta(&file, meta, error);
+            h5_file_close(&file, NULL);
+        }
+    }
+    status = comm_agree(comm, status, error);
+    if (status != STATUS_OK) {
+        checkpoint_meta_fini(meta);
+        return status;
+    }
+    share_meta(meta, comm);
+    return STATUS_OK;
+}
+
+/* --- tensors ------------------------------------------------------------------------------------------- */
+
+/* The tensors of the file below `group`, counted, and the first that the layout lacks (owned, or NULL). */
+static Status count_below(const H5File *file, const char *group, const CheckpointLayout *layout,
+                          int64_t *count, char **unexpected, Error *error)
+{
+    H5Names names;
+    Status status = h5_file_list(file, group, &names, error);
+    for (int64_t i = 0; i < names.count && status == STATUS_OK; i++) {
+        size_t size = strlen(group) + strlen(names.names[i]) + 2;
+        char *path = memory_alloc(size);
+        snprintf(path, size, "%s/%s", group, names.names[i]);
+        H5Kind kind;
+        status = h5_file_kind(file, path, &kind, error);
+        if (status == STATUS_OK && kind == H5_KIND_GROUP) {
+            status = count_below(file, path, layout, count, unexpected, error);
+        } else if (status == STATUS_OK) {
+            ++*count;
+            int64_t t = 0;
+            while (t < layout->count && strcmp(layout->tensors[t].path, path) != 0)
+                t++;
+            if (t == layout->count && !*unexpected) *unexpected = memory_strdup(path);
+        }
+        memory_free(path);
+    }
+    h5_names_fini(&names);
+    return status;
+}
+
+static Status wrong_shape(const H5File *file, const CheckpointTensor *tensor, const H5Info *info,
+                          Error *error)
+{
+    char there[96] = "", here[96] = "";
+    for (int d = 0; d < info->ndim; d++)
+        snprintf(there + strlen(there), sizeof there - strlen(there), "%s%" PRId64, d ? ", " : "",
+                 info->shape[d]);
+    for (int d = 0; d < tensor->ndim; d++)
+        snprintf(here + strlen(here), sizeof here - strlen(here), "%s%" PRId64, d ? ", " : "",
+                 tensor->shape[d]);
+    return status_fail(error, STATUS_INPUT, "%s: another architecture: %s is [%s] there, [%s] here",
+                       file->path, tensor->path, there, here);
+}
+
+/* Rank 0: where each tensor lies and its checksum; the first difference between file and layout is the error.
+ */
+static Status locate(const H5File *file, CheckpointLayout *layout, const char *const *roots, uint32_t *crcs,
+                     Error *error)
+{
+    int64_t there = 0;
+    char *unexpected = NULL;
+    for (; *roots; roots++) {
+        H5Kind kind;
+        TRY(h5_file_kind(file, *roots, &kind, error));
+        if (kind == H5_KIND_ABSENT)
+            return status_fail(error, STATUS_INPUT, "%s: %s is missing", file->path, *roots);
+        Status status = count_below(file, *roots, layout, &there, &unexpected, error);
+        if (status == STATUS_OK && unexpected)
+            status = status_fail(error, STATUS_INPUT, "%s: another architecture: %s is there, but not here",
+                                 file->path, unexpected);
+        memory_free(unexpected);
+        unexpected = NULL;
+        TRY(status);
+    }
+    for (int64_t t = 0; t < layout->count; t++) {
+        CheckpointTensor *tensor = &layout->tensors[t];
+        H5Kind kind;
+        TRY(h5_file_kind(file, tensor->path, &kind, error));
+        if (kind != H5_KIND_DATASET)
+            return status_fail(error, STATUS_INPUT,
+                               "%s: another architecture: %s is not there (%" PRId64
+                               " tensors there, %" PRId64 " here)",
+                               file->path, tensor->path, there, layout->count);
+        H5Info info;
+        TRY(h5_dataset_info(file, tensor->path, &info, error));
+        if (info.ndim != tensor->ndim ||
+            memcmp(info.shape, tensor->shape, (size_t)info.ndim * sizeof *info.shape) != 0)
+            return wrong_shape(file, tensor, &info, error);
+        tensor->offset = info.offset;
+        TRY(h5_attribute_read_u32(file, tensor->path, "crc32", &crcs[t], error));
+    }
+    return STATUS_OK;
+}
+
+/* Rank 0: opens, locates, reads the meta where it is wanted. */
+static Status read_directory(const char *path, CheckpointLayout *layout, const char *const *roots,
+                             uint32_t *crcs, CheckpointMeta *meta, Error *error)
+{
+    H5File file;
+    TRY(open_checked(&file, path, error));
+    Status status = locate(&file, layout, roots, crcs, error);
+    if (status == STATUS_OK && meta) status = checkpoint_io_read_meta(&file, meta, error);
+    h5_file_close(&file, NULL);
+    return status;
+}
+
+/* Offsets and checksums of rank 0 to all. */
+static void share_directory(CheckpointLayout *layout, uint32_t *crcs, Comm *comm)
+{
+    int64_t *both = memory_alloc_array(2 * (size_t)layout->count + 1, sizeof *both);
+    for (int64_t t = 0; t < layout->count; t++) {
+        both[2 * t] = layout->tensors[t].offset;
+        both[2 * t + 1] = crcs[t];
+    }
+    comm_broadcast(comm, both, 2 * layout->count, DTYPE_I64, 0, NULL);
+    for (int64_t t = 0; t < layout->count; t++) {
+        layout->tensors[t].offset = both[2 * t];
+        crcs[t] = (uint32_t)both[2 * t + 1];
+    }
+    memory_free(both);
+}
+
+/* Compares the tensors in memory with the file's checksums, each rank its share. Collective over COMM; all
+ * ranks come to the same outcome by themselves. */
+static Status verify(const char *path, const CheckpointLayout *layout, const uint32_t *expected, Comm *comm,
+                     Error *error)
+{
+    CheckpointPieces pieces = checkpoint_layout_deal(layout, comm_rank(comm), comm_size(comm));
+    uint32_t *found = memory_alloc_array((size_t)layout->count + 1, sizeof *found);
+    checkpoint_io_checksum(&pieces);
+    checkpoint_layout_combine(layout, &pieces, found, comm);
+    Status status = STATUS_OK;
+    for (int64_t t = 0; t < layout->count && status == STATUS_OK; t++)
+        if (found[t] != expected[t])
+            status = status_fail(error, STATUS_INPUT, "%s: %s: damaged: crc32 is %08x, expected %08x", path,
+                                 layout->tensors[t].path, found[t], expected[t]);
+    memory_free(found);
+    checkpoint_layout_pieces_fini(&pieces);
+    return status;
+}
+
+/* Fills the layout's tensors from the file. Collective over COMM. */
+static Status read_file(const char *path, CheckpointLayout *layout, const char *const *roots,
+                        CheckpointMeta *meta, Comm *comm, Error *error)
+{
+    uint32_t *crcs = memory_alloc_array((size_t)layout->count + 1, sizeof *crcs);
+    CheckpointMeta loaded = {0};
+    Status status = STATUS_OK;
+    if (comm_rank(comm) == 0)
+        status = read_directory(path, layout, roots, crcs, meta ? &loaded : NULL, error);
+    status = comm_agree(comm, status, error);
+    if (status == STATUS_OK) {
+        share_directory(layout, crcs, comm);
+        status = comm_agree(comm, checkpoint_io_read(path, layout, error), error);
+    }
+    if (status == STATUS_OK) status = verify(path, layout, crcs, comm, error);
+    memory_free(crcs);
+    if (status == STATUS_OK && meta) {
+        share_meta(&loaded, comm);
+        *meta = loaded;
+    } else {
+        checkpoint_meta_fini(&loaded);
+    }
+    return status;
+}
+
+Status checkpoint_load(const char *path, CheckpointState *state, Comm *comm, Error *error)
+{
+    static const char *const roots[] = {"/student", "/teacher", "/optimizer/exp_avg", "/optimizer/exp_avg_sq",
+                                        NULL};
+    size_t bytes = (size_t)state->table->flat_count * sizeof(float);
+    float *const flats[] = {state->student, state->teacher, state->exp_avg, state->exp_avg_sq};
+    for (int i = 0; i < 4; i++)
+        memset(flats[i], 0, bytes); /* the padding */
+    CheckpointLayout layout = {0};
+    checkpoint_layout_add_state(&layout, state);
+    Status status = read_file(path, &layout, roots, &state->meta, comm, error);
+    checkpoint_layout_fini(&layout);
+    return status;
+}
+
+Status checkpoint_load_backbone(const char *path, CheckpointRole role, const ParamTable *table, float *flat,
+                                Comm *comm, Error *error)
+{
+    const char *name = role == CHECKPOINT_TEACHER ? "/teacher" : "/student";
+    const char *root = role == CHECKPOINT_TEACHER ? "/teacher/backbone" : "/student/backbone";
+    const char *const roots[] = {root, NULL};
+    CheckpointLayout layout = {0};
+    checkpoint_layout_add_role(&layout, name, table, flat, true);
+    Status status = read_file(path, &layout, roots, NULL, comm, error);
+    checkpoint_layout_fini(&layout);
+    return status;
+}

@@ -1,0 +1,195 @@
+/* features_file.c - writing and reading features. */
+#include "features/features_file.h"
+
+#include "base/check.h"
+#include "base/memory.h"
+#include "h5/h5_attribute.h"
+#include "h5/h5_dataset.h"
+#include "h5/h5_schema.h"
+
+#include <string.h>
+
+static Status write_meta(const H5File *file, const FeaturesFile *features, Error *error)
+{
+    const FeaturesMeta *meta = &features->meta;
+    H5Schema schema;
+    h5_schema_load(&schema, "features");
+    TRY(h5_schema_stamp(&schema, file, error));
+    TRY(h5_attribute_write_text(file, "/", "model", meta->model, error));
+    TRY(h5_attribute_write_text(file, "/", "arch", meta->arch, error));
+    TRY(h5_attribute_write_text(file, "/", "layer", meta->layer, error));
+    TRY(h5_attribute_write_text(file, "/", "data", meta->data, error));
+    TRY(h5_attribute_write_text(file, "/", "config", meta->config, error));
+    TRY(h5_attribute_write_text(file, "/", "version", meta->version, error));
+    TRY(h5_attribute_write_int(file, "/", "input_size", meta->input_size, error));
+    return h5_attribute_write_int(file, "/", "classes", features->classes, error);
+}
+
+static Status lay_out(const FeaturesFile *features, Error *error)
+{
+    const H5File *file = &features->file;
+    H5Info values = {.type = H5_TYPE_F32, .ndim = 2, .shape = {features->n, features->d}};
+    H5Info labels = {.type = H5_TYPE_I64, .ndim = 1, .shape = {features->n}};
+    H5Info keys = {
+        .type = H5_TYPE_TEXT, .item_bytes = features->key_bytes, .ndim = 1, .shape = {features->n}};
+    values.layout = labels.layout = keys.layout = H5_LAYOUT_CHECKED;
+    TRY(write_meta(file, features, error));
+    TRY(h5_dataset_create(file, "/features", &values, error));
+    TRY(h5_dataset_create(file, "/labels", &labels, error));
+    return h5_dataset_create(file, "/keys", &keys, error);
+}
+
+Status features_file_create(FeaturesFile *features, const char *path, int64_t n, int64_t d, int64_t classes,
+                            size_t key_bytes, const FeaturesMeta *meta, Error *error)
+{
+    CHECK(n >= 0 && d > 0 && key_bytes > 0);
+    *features = (FeaturesFile){.n = n, .d = d, .classes = classes, .key_bytes = key_bytes, .meta = *meta};
+    TRY(h5_file_create(&features->file, path, error));
+    Status status = lay_out(features, error);
+    if (status != STATUS_OK) features_file_abandon(features);
+    return status;
+}
+
+static Status write_keys(FeaturesFile *features, int64_t first, int64_t rows, const char *const *keys,
+                         Error *error)
+{
+    char *packed = memory_alloc_array((size_t)rows, features->key_bytes);
+    for (int64_t i = 0; i < rows; i++) {
+        size_t length = strlen(keys[i]);
+        CHECK(length <= features->key_bytes);
+        memcpy(packed + (size_t)i * features->key_bytes, keys[i], length);
+    }
+    Status status = h5_dataset_write_rows(&features->file, "/keys", first, rows, packed, error);
+    memory_free(packed);
+    return status;
+}
+
+Status features_file_write(FeaturesFile *features, int64_t first, int64_t rows, const float *values,
+                           const int64_t *labels, const char *const *keys, Error *error)
+{
+    TRY(h5_dataset_write_rows(&features->file, "/features", first, rows, values, error));
+    TRY(h5_dataset_write_rows(&features->file, "/labels", first, rows, labels, error));
+    return write_keys(features, first, rows, keys, error);
+}
+
+Status features_file_commit(FeaturesFile *features, Error *error)
+{
+    return h5_file_commit(&features->file, error);
+}
+
+void features_file_abandon(FeaturesFile *features)
+{
+    h5_file_abandon(&features->file);
+}
+
+/* --- reading ------------------------------------------------------------------------------------------- */
+
+static Status read_text(const H5File *file, const char *name, const char **text, Error *error)
+{
+    char *owned;
+    TRY(h5_attribute_read_text(file, "/", name, &owned, error));
+    *text = owned;
+    return STATUS_OK;
+}
+
+static Status read_description(FeaturesFile *features, Error *error)
+{
+    const H5File *file = &features->file;
+    FeaturesMeta *meta = &features->meta;
+    H5Schema schema;
+    h5_schema_load(&schema, "features");
+    TRY(h5_schema_check(&schema, file, H5_CHECK_STRUCTURE, error));
+    H5Info values, keys;
+    TRY(h5_dataset_info(file, "/features", &values, error));
+    TRY(h5_dataset_info(file, "/keys", &keys, error));
+    features->n = values.shape[0];
+    features->d = values.shape[1];
+    features->key_bytes = keys.item_bytes;
+    TRY(read_text(file, "model", &meta->model, error));
+    TRY(read_text(file, "arch", &meta->arch, error));
+    TRY(read_text(file, "layer", &meta->layer, error));
+    TRY(read_text(file, "data", &meta->data, error));
+    TRY(read_text(file, "config", &meta->config, error));
+    TRY(read_text(file, "version", &meta->version, error));
+    TRY(h5_attribute_read_ints(file, "/", "input_size", &meta->input_size, 1, error));
+    return h5_attribute_read_ints(file, "/", "classes", &features->classes, 1, error);
+}
+
+Status features_file_open(FeaturesFile *features, const char *path, Error *error)
+{
+    *features = (FeaturesFile){0};
+    TRY(h5_file_open(&features->file, path, error));
+    Status status = read_description(features, error);
+    if (status != STATUS_OK) features_file_close(features);
+    return status;
+}
+
+/* Halves as they lie in `bits` to floats. */
+static void widen(float *out, const uint16_t *bits, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t sign = (uint32_t)(bits[i] & 0x8000u) << 16, exponent = bits[i] >> 10 & 31u;
+        uint32_t mantissa = bits[i] & 1023u, word;
+        if (exponent == 0) { /* zero and subnormal: mantissa * 2^-24 is exact in float */
+            float magnitude = (float)mantissa * 0x1p-24f;
+            out[i] = sign ? -magnitude : magnitude;
+            continue;
+        }
+        word = sign | (exponent == 31 ? 255u : exponent + 112u) << 23 | mantissa << 13;
+        memcpy(&out[i], &word, sizeof word);
+    }
+}
+
+static Status read_values(const FeaturesFile *features, int64_t first, int64_t rows, float *values,
+                          Error *error)
+{
+    const H5File *file = &features->file;
+    H5Info info;
+    TRY(h5_dataset_info(file, "/features", &info, error));
+    if (info.type != H5_TYPE_F16)
+        return h5_dataset_read_rows(file, "/features", H5_TYPE_F32, first, rows, values, error);
+    int64_t count = rows * features->d;
+    uint16_t *halves = memory_alloc_array((size_t)count, sizeof *halves);
+    Status status = h5_dataset_read_rows(file, "/features", H5_TYPE_F16, first, rows, halves, error);
+    if (status == STATUS_OK) widen(values, halves, count);
+    memory_free(halves);
+    return status;
+}
+
+Status features_file_read(const FeaturesFile *features, int64_t first, int64_t rows, float *values,
+                          int64_t *labels, Error *error)
+{
+    CHECK(first >= 0 && rows >= 0 && first <= features->n - rows);
+    if (values) TRY(read_values(features, first, rows, values, error));
+    if (labels)
+        TRY(h5_dataset_read_rows(&features->file, "/labels", H5_TYPE_I64, first, rows, labels, error));
+    return STATUS_OK;
+}
+
+Status features_file_read_keys(const FeaturesFile *features, int64_t first, int64_t rows, char *keys,
+                               Error *error)
+{
+    CHECK(first >= 0 && rows >= 0 && first <= features->n - rows);
+    size_t bytes = features->key_bytes;
+    char *packed = memory_alloc_array((size_t)rows, bytes);
+    Status status = h5_dataset_read_rows(&features->file, "/keys", H5_TYPE_TEXT, first, rows, packed, error);
+    for (int64_t i = 0; i < rows && status == STATUS_OK; i++) {
+        memcpy(keys + (size_t)i * (bytes + 1), packed + (size_t)i * bytes, bytes);
+        keys[(size_t)i * (bytes + 1) + bytes] = '\0';
+    }
+    memory_free(packed);
+    return status;
+}
+
+void features_file_close(FeaturesFile *features)
+{
+    const FeaturesMeta *meta = &features->meta;
+    memory_free((char *)(uintptr_t)meta->model);
+    memory_free((char *)(uintptr_t)meta->arch);
+    memory_free((char *)(uintptr_t)meta->layer);
+    memory_free((char *)(uintptr_t)meta->data);
+    memory_free((char *)(uintptr_t)meta->config);
+    memory_free((char *)(uintptr_t)meta->version);
+    h5_file_close(&features->file, NULL);
+    *features = (FeaturesFile){.file = {.id = -1}};
+}

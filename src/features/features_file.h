@@ -1,0 +1,57 @@
+/* features_file.h - the `features` kind: one row of numbers per sample, with label and key.
+ *
+ * Written by one rank, which gets the other ranks' rows by collectives of the caller; checked by Fletcher32;
+ * under a temporary name until complete. Rows may come in any order and any pieces, each exactly once.
+ */
+#ifndef DINOBATCH_FEATURES_FEATURES_FILE_H
+#define DINOBATCH_FEATURES_FEATURES_FILE_H
+
+#include "h5/h5_file.h"
+
+/* Where the features come from; strings are borrowed when writing, owned by the FeaturesFile when read. */
+typedef struct {
+    const char *model;   /* file of the weights */
+    const char *arch;    /* "vit_small", "sscd_resnet50", ... */
+    const char *layer;   /* what a row is: "class_token", "embedding", ... */
+    const char *data;    /* data set spec */
+    const char *config;  /* resolved configuration, YAML */
+    const char *version; /* of the program */
+    int64_t input_size;  /* pixels a side of what the model saw */
+} FeaturesMeta;
+
+typedef struct {
+    H5File file;
+    int64_t n;        /* rows */
+    int64_t d;        /* columns */
+    int64_t classes;  /* of the labels; 0: unlabelled */
+    size_t key_bytes; /* of one key in the file */
+    FeaturesMeta meta;
+} FeaturesFile;
+
+/* Starts a file of n rows; `key_bytes` is the length of the longest key (at least 1). */
+Status features_file_create(FeaturesFile *features, const char *path, int64_t n, int64_t d, int64_t classes,
+                            size_t key_bytes, const FeaturesMeta *meta, Error *error);
+
+/* Rows [first, first + rows): values [rows, d] float32, labels [rows] (-1: none), keys [rows] strings. */
+Status features_file_write(FeaturesFile *features, int64_t first, int64_t rows, const float *values,
+                           const int64_t *labels, const char *const *keys, Error *error);
+
+/* Completes the file under its name, or drops it. */
+Status features_file_commit(FeaturesFile *features, Error *error);
+void features_file_abandon(FeaturesFile *features);
+
+/* Opens for reading and checks the structure. Close by features_file_close. */
+Status features_file_open(FeaturesFile *features, const char *path, Error *error);
+
+/* Rows [first, first + rows) into values [rows, d] and labels [rows]; either may be NULL. float16 files are
+ * widened. */
+Status features_file_read(const FeaturesFile *features, int64_t first, int64_t rows, float *values,
+                          int64_t *labels, Error *error);
+
+/* The keys of rows [first, first + rows) into keys[rows * (key_bytes + 1)], each terminated. */
+Status features_file_read_keys(const FeaturesFile *features, int64_t first, int64_t rows, char *keys,
+                               Error *error);
+
+void features_file_close(FeaturesFile *features);
+
+#endif

@@ -1,0 +1,34 @@
+/* result_file.h - the `result` kind: figures with name, unit, published value and where they come from. */
+#ifndef DINOBATCH_H5_RESULT_FILE_H
+#define DINOBATCH_H5_RESULT_FILE_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+/* One figure; the strings are borrowed when writing, owned by the Result when read. */
+typedef struct {
+    const char *name; /* "knn_top1_k20" */
+    const char *unit; /* "%", "images/s", ... */
+    double value;
+    double published;   /* the reference's value, or NaN */
+    const char *source; /* where the published value stands; "" if none */
+} Figure;
+
+typedef struct {
+    const char *job;     /* "evaluate knn" */
+    const char *subject; /* what was measured: a checkpoint or a features file */
+    const char *config;  /* resolved configuration, YAML */
+    const char *version; /* of the program */
+    const Figure *figures;
+    int64_t count;
+} Result;
+
+/* Writes PATH atomically. Not collective: one rank writes. */
+Status result_file_write(const char *path, const Result *result, Error *error);
+
+/* Reads PATH; free by result_file_fini. */
+Status result_file_read(const char *path, Result *result, Error *error);
+void result_file_fini(Result *result);
+
+#endif
