@@ -1,7 +1,6 @@
 /* libraries.c - one line per library that a result can depend on. */
 #include "run/libraries.h"
 
-#include <cblas.h>
 #include <cjson/cJSON.h>
 #include <dnnl.h>
 #include <hdf5.h>
@@ -55,7 +54,6 @@ int libraries_list(Library libraries[LIBRARIES_MAX])
     int count = 0;
     add_mpi(libraries, &count);
     add_hdf5(libraries, &count);
-    add(libraries, &count, "blas", openblas_get_config());
     const dnnl_version_t *dnnl = dnnl_version();
     Library *library = next(libraries, &count, "dnnl");
     snprintf(library->version, sizeof library->version, "%d.%d.%d", dnnl->major, dnnl->minor, dnnl->patch);

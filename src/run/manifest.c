@@ -3,7 +3,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
-#include "run/atomic_file.h"
+#include "base/atomic_file.h"
 #include "run/launcher.h"
 #include "run/libraries.h"
 #include "run/version.h"
@@ -31,7 +31,7 @@ static Status write_tree(const char *path, const cJSON *tree, Error *error)
 {
     char *text = cJSON_Print(tree);
     if (!text) return status_fail(error, STATUS_FAILED, "%s: out of memory", path);
-    Status status = atomic_file_write(path, text, strlen(text), error);
+    Status status = atomic_file_write_text(path, text, error);
     cJSON_free(text);
     return status;
 }

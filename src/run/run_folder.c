@@ -2,7 +2,7 @@
 #include "run/run_folder.h"
 
 #include "base/memory.h"
-#include "run/atomic_file.h"
+#include "base/atomic_file.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -10,32 +10,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static Status make_one(const char *path, Error *error)
-{
-    struct stat facts;
-    if (mkdir(path, 0777) == 0) return STATUS_OK;
-    int why = errno;
-    if (stat(path, &facts) == 0) {
-        if (S_ISDIR(facts.st_mode)) return STATUS_OK;
-        return status_fail(error, STATUS_INPUT, "%s: is a file, not a folder", path);
-    }
-    return status_fail(error, STATUS_INPUT, "%s: cannot make the folder: %s", path, strerror(why));
-}
-
 Status run_folder_make_path(const char *path, Error *error)
 {
-    char part[PATH_MAX];
-    size_t length = strlen(path);
-    if (length == 0) return status_fail(error, STATUS_INPUT, "the folder's name is empty");
-    if (length >= sizeof part)
+    if (strlen(path) >= PATH_MAX)
         return status_fail(error, STATUS_INPUT, "%.100s...: the name is too long", path);
-    for (size_t end = 1; end <= length; end++) {
-        if (path[end] != '/' && path[end] != '\0') continue;
-        memcpy(part, path, end);
-        part[end] = '\0';
-        TRY(make_one(part, error));
-    }
-    return STATUS_OK;
+    return atomic_file_make_folder(path, error);
 }
 
 char *run_folder_path(const RunFolder *folder, const char *relative)
@@ -124,7 +103,7 @@ Status run_folder_write(const RunFolder *folder, const char *relative, const cha
     Status status = STATUS_OK;
     if (comm_rank(folder->comm) == 0) {
         char *path = run_folder_path(folder, relative);
-        status = atomic_file_write(path, text, strlen(text), error);
+        status = atomic_file_write_text(path, text, error);
         memory_free(path);
     }
     return comm_agree(folder->comm, status, error);

@@ -14,8 +14,8 @@
 #include <math.h>
 #include <omp.h>
 
-/* Scores are kept as [keys, queries]: softmax then works on whole vectors of queries. Both tiles of a
- * backward step fit the first-level cache beside what they are made from. */
+/* Scores are kept as [keys, queries]: softmax then works on whole vectors of queries. A tile of 24 kB fits
+ * the first-level cache, all that a step of the backward pass touches the second. */
 enum { QUERY_TILE = 64, KEY_TILE = 96 };
 static const float LOWEST = -1e30f; /* below any score */
 

@@ -116,15 +116,20 @@ static void sum_columns(float *db, Tensor dy, int64_t first, int64_t last)
         db[first + j] += total[j];
 }
 
+/* Each thread sums columns of its own, as long pieces of a row as it can: sums do not depend on the threads.
+ */
 static void backward_bias(const Ops *ops, float *db, Tensor dy)
 {
-    enum { COLUMNS = 128 };
-    int64_t parts = (dy.shape[1] + COLUMNS - 1) / COLUMNS;
-    int threads = ops_cpu_threads(ops, tensor_count(dy), parts);
+    int64_t columns = dy.shape[1];
+    int threads = ops_cpu_threads(ops, tensor_count(dy), columns / 16);
+    int64_t parts = threads;
+    while ((columns + parts - 1) / parts > ROW_ACCESS_CHUNK - 16)
+        parts += threads;
+    int64_t width = ((columns + parts - 1) / parts + 15) / 16 * 16; /* whole cache lines */
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t part = 0; part < parts; part++) {
-        int64_t last = (part + 1) * COLUMNS;
-        sum_columns(db, dy, part * COLUMNS, last < dy.shape[1] ? last : dy.shape[1]);
+        int64_t first = part * width, last = first + width < columns ? first + width : columns;
+        if (first < last) sum_columns(db, dy, first, last);
     }
 }
 

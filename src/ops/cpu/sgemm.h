@@ -2,7 +2,7 @@
  *
  * For operations that share their work out themselves and want a product of a piece that stays in cache;
  * whole layers use gemm.h. Call it inside a parallel region of ops->threads threads, also for little work:
- * there OpenBLAS (OpenMP flavour) computes on the thread that calls, and with one thread nobody else exists.
+ * there oneDNN computes on the thread that calls, and with one thread nobody else exists.
  * In a region of fewer threads it would share the product out itself. Strides in elements; no size may be 0.
  */
 #ifndef DINOBATCH_OPS_CPU_SGEMM_H
