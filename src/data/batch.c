@@ -1,0 +1,48 @@
+/* batch.c - the memory of a training batch. */
+#include "data/batch.h"
+
+#include "base/check.h"
+#include "base/memory.h"
+#include "data/augment.h"
+
+typedef struct {
+    size_t global_crops, local_crops, masks; /* elements */
+} BatchSizes;
+
+static BatchSizes sizes_of(const Batch *batch)
+{
+    CHECK(batch->samples == batch->groups * batch->group_size);
+    size_t samples = (size_t)batch->samples;
+    size_t global = 3 * (size_t)batch->global_size * (size_t)batch->global_size;
+    size_t local = 3 * (size_t)batch->local_size * (size_t)batch->local_size;
+    return (BatchSizes){.global_crops = samples * AUGMENT_GLOBAL_CROPS * global,
+                        .local_crops = samples * (size_t)batch->local_count * local,
+                        .masks = samples * AUGMENT_GLOBAL_CROPS * (size_t)batch->patches};
+}
+
+size_t batch_bytes(const Batch *batch)
+{
+    BatchSizes sizes = sizes_of(batch);
+    return (sizes.global_crops + sizes.local_crops) * sizeof(float) + sizes.masks +
+           (size_t)(batch->groups + batch->samples) * sizeof(int64_t);
+}
+
+void batch_init(Batch *batch)
+{
+    BatchSizes sizes = sizes_of(batch);
+    batch->global_crops = memory_alloc_array(sizes.global_crops, sizeof *batch->global_crops);
+    batch->local_crops = memory_alloc_array(sizes.local_crops, sizeof *batch->local_crops);
+    batch->masks = memory_alloc(sizes.masks);
+    batch->upperbound = memory_alloc_array((size_t)batch->groups, sizeof *batch->upperbound);
+    batch->indices = memory_alloc_array((size_t)batch->samples, sizeof *batch->indices);
+}
+
+void batch_fini(Batch *batch)
+{
+    memory_free(batch->global_crops);
+    memory_free(batch->local_crops);
+    memory_free(batch->masks);
+    memory_free(batch->upperbound);
+    memory_free(batch->indices);
+    *batch = (Batch){0};
+}

@@ -1,0 +1,41 @@
+/* data_pack.h - any data set into HDF5 shards that keep the encoded bytes.
+ *
+ * First all images are read and decoded, dealt over ranks and threads: what does not decode is left out.
+ * Then the shards, filled in the order of the set, are dealt to the ranks. So the files depend on the data
+ * set and the shard size alone.
+ */
+#ifndef DINOBATCH_DATA_DATA_PACK_H
+#define DINOBATCH_DATA_DATA_PACK_H
+
+#include "base/status.h"
+#include "comm/comm.h"
+#include "data/data_set.h"
+#include "data/shard_writer.h"
+
+#include <stdint.h>
+
+typedef struct {
+    const char *source;  /* the set's spec, for the files' attribute */
+    const char *folder;  /* where "shard_00000.h5", ... go; exists */
+    int64_t shard_bytes; /* of images in a shard, at least one image; >= 1 */
+    const char *version; /* of the program */
+    ShardMask mask;      /* NULL: no masks */
+    void *mask_context;
+    /* What goes on, from time to time, on the calling thread; may be NULL. */
+    void (*progress)(void *context, const char *what, int64_t done, int64_t total);
+    void *progress_context;
+} DataPackParams;
+
+typedef struct {
+    int64_t images, corrupt, shards, bytes; /* over all ranks; images are those written */
+    int64_t *corrupt_indices;               /* [corrupt] ascending, owned */
+} DataPackResult;
+
+/* STATUS_INPUT: no image decodes, or the folder has shards already. Agreed; released by data_pack_fini, after
+ * failure too. Collective over COMM. */
+Status data_pack_run(const DataPackParams *params, const DataSet *set, Comm *comm, DataPackResult *result,
+                     Error *error);
+
+void data_pack_fini(DataPackResult *result);
+
+#endif

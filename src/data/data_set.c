@@ -1,0 +1,190 @@
+/* data_set.c - a kind, and the selection that the spec makes from it. */
+#include "data/data_set.h"
+
+#include "base/check.h"
+#include "base/memory.h"
+#include "data/data_kind.h"
+#include "data/data_spec.h"
+#include "data/folder_set.h"
+#include "data/hdf5_set.h"
+#include "data/image/image_decode.h"
+#include "data/synthetic_set.h"
+#include "data/tar_set.h"
+
+#include <glob.h>
+#include <stdio.h>
+#include <string.h>
+
+struct DataSet {
+    DataKind kind;
+    DataNotes notes;
+    int64_t count;
+    int64_t stride; /* image i is item i * stride, unless `items` says which */
+    int64_t *items; /* [count] or NULL */
+};
+
+/* ImageNet-22k as the reference keeps it, one archive per class, or unpacked. */
+static Status open_imagenet22k(DataKind *kind, const char *root, DataNotes *notes, Error *error)
+{
+    char pattern[DATA_SET_KEY_MAX];
+    if (strlen(root) + 8 > sizeof pattern)
+        return status_fail(error, STATUS_INPUT, "ImageNet22k:root=%s: path is too long", root);
+    snprintf(pattern, sizeof pattern, "%s/*.tar", root);
+    glob_t found;
+    bool archives = glob(pattern, GLOB_NOSORT, NULL, &found) == 0;
+    if (archives) globfree(&found);
+    return archives ? tar_set_open(kind, pattern, true, notes, error)
+                    : folder_set_open(kind, root, notes, error);
+}
+
+static Status open_kind(DataSet *set, const DataSpec *spec, Error *error)
+{
+    switch (spec->kind) {
+    case DATA_SPEC_FOLDER:
+    case DATA_SPEC_IMAGENET:
+        return folder_set_open(&set->kind, spec->location, &set->notes, error);
+    case DATA_SPEC_TAR:
+        return tar_set_open(&set->kind, spec->location, false, &set->notes, error);
+    case DATA_SPEC_HDF5:
+        return hdf5_set_open(&set->kind, spec->location, error);
+    case DATA_SPEC_SYNTHETIC:
+        return synthetic_set_open(&set->kind, spec->location, error);
+    case DATA_SPEC_IMAGENET22K:
+        return open_imagenet22k(&set->kind, spec->location, &set->notes, error);
+    }
+    CHECK(!"a kind");
+    return STATUS_FAILED;
+}
+
+static int64_t item_of(const DataSet *set, int64_t index)
+{
+    CHECK(index >= 0 && index < set->count);
+    return set->items ? set->items[index] : index * set->stride;
+}
+
+/* Keeps the first `most` images of each class; unlabelled ones count as a class of their own. */
+static void keep_per_class(DataSet *set, int64_t most)
+{
+    int64_t *taken = memory_alloc_array((size_t)set->kind.classes.count + 1, sizeof *taken);
+    int64_t *items = memory_alloc_array((size_t)set->count, sizeof *items);
+    int64_t count = 0;
+    for (int64_t i = 0; i < set->count; i++) {
+        int64_t item = item_of(set, i);
+        if (taken[set->kind.label(set->kind.self, item) + 1]++ < most) items[count++] = item;
+    }
+    memory_free(taken);
+    memory_free(set->items);
+    set->items = items;
+    set->count = count;
+}
+
+static void select_images(DataSet *set, const DataSpec *spec)
+{
+    set->count = set->kind.count;
+    set->stride = 1;
+    for (int s = 0; s < spec->step_count; s++) {
+        int64_t value = spec->steps[s].value;
+        if (spec->steps[s].kind == DATA_SPEC_LIMIT) {
+            if (value < set->count) set->count = value;
+        } else if (spec->steps[s].kind == DATA_SPEC_PER_CLASS) {
+            keep_per_class(set, value);
+        } else {
+            if (value > set->count) value = set->count; /* only the first stays; avoids overflow */
+            set->count = (set->count + value - 1) / value;
+            for (int64_t i = 0; set->items && i < set->count; i++)
+                set->items[i] = set->items[i * value];
+            set->stride *= value;
+        }
+    }
+}
+
+Status data_set_create(DataSet **out, const char *spec, Error *error)
+{
+    *out = NULL;
+    DataSpec parsed;
+    DataSet *set = memory_alloc(sizeof *set);
+    Status status = data_spec_init(&parsed, spec, error);
+    if (status == STATUS_OK) status = open_kind(set, &parsed, error);
+    if (status == STATUS_OK) {
+        select_images(set, &parsed);
+        *out = set;
+    } else {
+        data_set_destroy(set);
+    }
+    data_spec_fini(&parsed);
+    return status;
+}
+
+void data_set_destroy(DataSet *set)
+{
+    if (!set) return;
+    if (set->kind.destroy) set->kind.destroy(set->kind.self);
+    text_table_destroy(&set->kind.classes);
+    text_table_destroy(&set->notes.lines);
+    memory_free(set->items);
+    memory_free(set);
+}
+
+int64_t data_set_count(const DataSet *set)
+{
+    return set->count;
+}
+
+int64_t data_set_class_count(const DataSet *set)
+{
+    return set->kind.classes.count;
+}
+
+const char *data_set_class_name(const DataSet *set, int64_t label)
+{
+    return text_table_get(&set->kind.classes, label);
+}
+
+int64_t data_set_label(const DataSet *set, int64_t index)
+{
+    return set->kind.label(set->kind.self, item_of(set, index));
+}
+
+void data_set_key(const DataSet *set, int64_t index, char *text, size_t size)
+{
+    set->kind.key(set->kind.self, item_of(set, index), text, size);
+}
+
+void data_set_location(const DataSet *set, int64_t index, char *text, size_t size)
+{
+    set->kind.location(set->kind.self, item_of(set, index), text, size);
+}
+
+/* Puts the location in front of the message of a failure. */
+static Status with_location(const DataSet *set, int64_t index, Status status, Error *error)
+{
+    if (status == STATUS_OK) return status;
+    char location[DATA_SET_KEY_MAX];
+    data_set_location(set, index, location, sizeof location);
+    return status_prefix(error, status, "%s", location);
+}
+
+Status data_set_read(const DataSet *set, int64_t index, DataBuffer *buffer, Error *error)
+{
+    Status status = set->kind.read(set->kind.self, item_of(set, index), buffer, error);
+    return with_location(set, index, status, error);
+}
+
+Status data_set_load_image(const DataSet *set, int64_t index, Image *image, DataBuffer *buffer, Error *error)
+{
+    int64_t item = item_of(set, index);
+    if (set->kind.load) return with_location(set, index, set->kind.load(set->kind.self, item, image), error);
+    Status status = set->kind.read(set->kind.self, item, buffer, error);
+    if (status == STATUS_OK) status = image_decode(image, buffer->bytes, buffer->size, error);
+    return with_location(set, index, status, error);
+}
+
+int64_t data_set_skipped(const DataSet *set)
+{
+    return set->notes.count;
+}
+
+const char *data_set_note(const DataSet *set, int64_t i)
+{
+    return i >= 0 && i < set->notes.lines.count ? text_table_get(&set->notes.lines, i) : NULL;
+}

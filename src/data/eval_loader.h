@@ -1,0 +1,56 @@
+/* eval_loader.h - an ordered pass over a part of a data set with the evaluation transform, by threads.
+ *
+ * Each image: shorter side to resize_size, centre crop, normalise (augment_eval). Images that cannot be read
+ * or decoded keep their place with valid = 0 and zero pixels, and are reported; the pass goes on.
+ *
+ *     TRY(eval_loader_create(&loader, &params, set, error));
+ *     for (;;) {
+ *         TRY(eval_loader_next(loader, &batch, error));
+ *         if (!batch) break;
+ *         ...; eval_loader_release(loader, batch);
+ *     }
+ */
+#ifndef DINOBATCH_DATA_EVAL_LOADER_H
+#define DINOBATCH_DATA_EVAL_LOADER_H
+
+#include "base/status.h"
+#include "data/data_set.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    int64_t resize_size, crop_size; /* pixels, crop_size <= resize_size */
+    float mean[3], std[3];          /* of RGB in [0, 1] */
+    int64_t batch_size;
+    int64_t first, last; /* images [first, last) of the set, this rank's part; may be empty */
+    int num_workers;     /* 0: eval_loader_next does the work itself */
+    int64_t prefetch;    /* batches ahead; at least 1 with threads */
+} EvalLoaderParams;
+
+typedef struct {
+    int64_t count;    /* n: batch_size, less in the last batch */
+    float *images;    /* [n, 3, crop_size, crop_size] */
+    int64_t *labels;  /* [n] class or -1 */
+    int64_t *indices; /* [n] in the data set, ascending */
+    uint8_t *valid;   /* [n] 0: corrupt, the image is zero */
+    double wait_seconds;
+} EvalBatch;
+
+typedef struct EvalLoader EvalLoader;
+
+/* `set` is borrowed and outlives the loader. STATUS_FAILED: threads cannot be had. */
+Status eval_loader_create(EvalLoader **out, const EvalLoaderParams *params, const DataSet *set, Error *error);
+
+void eval_loader_destroy(EvalLoader *loader);
+
+/* The next batch, in order, or NULL after the last. The loader's memory, in use until release. */
+Status eval_loader_next(EvalLoader *loader, EvalBatch **batch, Error *error);
+
+void eval_loader_release(EvalLoader *loader, EvalBatch *batch);
+
+/* As loader_report. */
+bool eval_loader_report(EvalLoader *loader, char *text, size_t size);
+
+#endif

@@ -1,0 +1,33 @@
+/* shard_writer.h - one HDF5 shard of encoded images (hdf5_schemas/dataset.yaml), written in one pass.
+ *
+ * The sizes must be known before, since /bytes is one contiguous range. The file gets its name when it is
+ * complete. Memory: a write buffer, and the keys.
+ */
+#ifndef DINOBATCH_DATA_SHARD_WRITER_H
+#define DINOBATCH_DATA_SHARD_WRITER_H
+
+#include "base/status.h"
+#include "data/data_set.h"
+
+#include <stdint.h>
+
+/* Encoded mask of an image (PNG, 8-bit gray) into `buffer`. */
+typedef Status (*ShardMask)(void *context, int64_t index, DataBuffer *buffer, Error *error);
+
+typedef struct {
+    const DataSet *set;
+    const int64_t *indices;    /* [count] of the images in the set */
+    const int64_t *sizes;      /* [count] encoded bytes of each */
+    const int64_t *mask_sizes; /* [count], or NULL: no masks */
+    int64_t count;             /* >= 1 */
+    ShardMask mask;            /* with mask_sizes */
+    void *mask_context;
+    const char *source;  /* data set spec */
+    const char *version; /* of the program */
+} ShardWriterParams;
+
+/* Writes the shard at `path`. STATUS_FAILED: the disk, or an image whose size is not what it was. Not
+ * collective. */
+Status shard_writer_write(const char *path, const ShardWriterParams *params, Error *error);
+
+#endif
