@@ -38,20 +38,22 @@ void dino_head_build(DinoHead *head, const DinoHeadConfig *config, ParamModule m
     head->weight_v = param_table_add(table, &v, "last_layer.", "weight_v");
 }
 
-DinoHeadActivations dino_head_activations(const DinoHead *head, Arena *arena, int64_t n, bool backward)
+DinoHeadActivations dino_head_activations(const DinoHead *head, Arena *arena, Dtype act, int64_t n,
+                                          bool backward)
 {
-    DinoHeadActivations a = {0};
-    int64_t last = head->config.nlayers - 1, widest = head->config.bottleneck_dim;
+    DinoHeadActivations a = {.act = act};
+    int64_t last = head->config.nlayers - 1, widest = head->config.in_dim;
+    if (act != DTYPE_F32) a.in_copy = tensor_alloc_2d(arena, act, n, head->config.in_dim);
     for (int64_t i = 0; i <= last; i++) {
-        a.pre[i] = tensor_alloc_2d(arena, DTYPE_F32, n, width_out(head, i));
-        if (i < last) a.active[i] = tensor_alloc_2d(arena, DTYPE_F32, n, width_out(head, i));
+        a.pre[i] = tensor_alloc_2d(arena, act, n, width_out(head, i));
+        if (i < last) a.active[i] = tensor_alloc_2d(arena, act, n, width_out(head, i));
         if (width_out(head, i) > widest) widest = width_out(head, i);
     }
     a.norms = tensor_alloc_1d(arena, DTYPE_F32, n);
     a.bottleneck = tensor_alloc_2d(arena, DTYPE_F32, n, head->config.bottleneck_dim);
     if (backward) {
-        a.d_wide = tensor_alloc_1d(arena, DTYPE_F32, n * widest);
-        a.d_wide2 = tensor_alloc_1d(arena, DTYPE_F32, n * widest);
+        a.d_wide = tensor_alloc_1d(arena, act, n * widest);
+        a.d_wide2 = tensor_alloc_1d(arena, act, n * widest);
     }
     return a;
 }
@@ -61,7 +63,11 @@ void dino_head_forward(const DinoHead *head, const Ops *ops, const Weights *weig
 {
     nn_hooks_before(hooks, head->unit, NN_FORWARD);
     acts->in = in;
-    Tensor x = in;
+    if (acts->act != DTYPE_F32) {
+        acts->in = acts->in_copy;
+        ops->cast(ops, acts->in, in);
+    }
+    Tensor x = acts->in;
     int64_t last = head->config.nlayers - 1;
     for (int64_t i = 0; i <= last; i++) {
         ops->linear_forward(ops, acts->pre[i], x, weights_matrix(weights, head->weight[i]),
@@ -81,15 +87,17 @@ void dino_head_backward(const DinoHead *head, const Ops *ops, const Weights *wei
     const ParamTable *t = weights->table;
     int64_t n = acts->in.shape[0], last = head->config.nlayers - 1;
     nn_hooks_before(hooks, head->unit, NN_BACKWARD);
-    Tensor dy = tensor_2d(acts->d_wide.data, DTYPE_F32, n, head->config.bottleneck_dim);
+    Tensor dy = tensor_2d(acts->d_wide.data, acts->act, n, head->config.bottleneck_dim);
     ops->l2_normalize_backward(ops, dy, d_bottleneck, acts->bottleneck, acts->norms, NORMALIZE_EPS);
     void *spare = acts->d_wide2.data;
     for (int64_t i = last; i >= 0; i--) {
         Tensor x = i == 0 ? acts->in : acts->active[i - 1];
         ops->linear_backward_weight(ops, param_matrix_view(t, head->weight[i], grads),
                                     param_vector_view(t, head->bias[i], grads), dy, x);
-        Tensor dx = i == 0 ? din : tensor_2d(spare, DTYPE_F32, n, width_in(head, i));
+        bool straight = i == 0 && acts->act == DTYPE_F32;
+        Tensor dx = straight ? din : tensor_2d(spare, acts->act, n, width_in(head, i));
         ops->linear_backward_input(ops, dx, dy, weights_matrix(weights, head->weight[i]));
+        if (i == 0 && !straight) ops->cast(ops, din, dx);
         if (i == 0) break;
         ops->gelu_backward(ops, dx, dx, acts->pre[i - 1]);
         spare = dy.data;

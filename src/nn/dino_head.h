@@ -28,19 +28,23 @@ typedef struct {
 
 /* What the backward needs, for n rows. */
 typedef struct {
-    Tensor in;                           /* [n, in_dim] fp32, borrowed from the caller of forward */
+    Dtype act;                           /* of pre, active and the scratch */
+    Tensor in;                           /* [n, in_dim] act: the caller's rows, or their reduced copy */
+    Tensor in_copy;                      /* [n, in_dim] bf16, none for fp32 */
     Tensor pre[DINO_HEAD_MAX_LAYERS];    /* [n, width]: output of product i */
     Tensor active[DINO_HEAD_MAX_LAYERS]; /* [n, width]: GELU of it; none for the last */
     Tensor norms;                        /* [n] fp32 */
     Tensor bottleneck;                   /* [n, bottleneck] fp32, rows of length 1 */
-    Tensor d_wide, d_wide2;              /* flat fp32 scratch of the backward, none without it */
+    Tensor d_wide, d_wide2;              /* flat scratch of the backward, none without it */
 } DinoHeadActivations;
 
 /* Adds the parameters as a unit of their own. */
 void dino_head_build(DinoHead *head, const DinoHeadConfig *config, ParamModule module, ParamTable *table);
 
-/* Activations for n rows from the arena. */
-DinoHeadActivations dino_head_activations(const DinoHead *head, Arena *arena, int64_t n, bool backward);
+/* Activations of type `act` (fp32, or bf16 where the weights have reduced copies) for n rows from the arena.
+ */
+DinoHeadActivations dino_head_activations(const DinoHead *head, Arena *arena, Dtype act, int64_t n,
+                                          bool backward);
 
 /* acts->bottleneck from in[n, in_dim] fp32, which must outlive the backward. */
 void dino_head_forward(const DinoHead *head, const Ops *ops, const Weights *weights,

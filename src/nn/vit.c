@@ -118,8 +118,8 @@ static void layout_embeddings(const Vit *vit, VitPass *pass, Arena *arena)
     for (int i = 0; i < pass->input.set_count; i++) {
         const VitCrops *crops = &pass->input.sets[i];
         int64_t rows = crops->sequences * pass->patches[i];
-        pass->patch_rows[i] = tensor_alloc_2d(arena, DTYPE_F32, rows, VIT_IMAGE_CHANNELS * p * p);
-        pass->projected[i] = tensor_alloc_2d(arena, DTYPE_F32, rows, D);
+        pass->patch_rows[i] = tensor_alloc_2d(arena, pass->input.act, rows, VIT_IMAGE_CHANNELS * p * p);
+        pass->projected[i] = tensor_alloc_2d(arena, pass->input.act, rows, D);
         /* Untouched only on a square picture with the native number of patches (trap 3). */
         bool native = pass->patches[i] == vit->grid * vit->grid && crops->height == crops->width;
         if (!native) pass->position[i] = tensor_alloc_2d(arena, DTYPE_F32, 1 + pass->patches[i], D);
@@ -145,7 +145,7 @@ VitPass vit_pass(const Vit *vit, const VitInput *input, Arena *arena)
     if (!input->backward) {
         CHECK(!input->drop_path);
         TokenSubset all = packed_sequence_all(&pass.pack);
-        VitBlockActivations shared = vit_block_activations(&vit->blocks[0], arena, all, all);
+        VitBlockActivations shared = vit_block_activations(&vit->blocks[0], arena, input->act, all, all);
         pass.blocks = arena_alloc(arena, sizeof shared);
         if (!arena_is_measuring(arena)) *pass.blocks = shared;
         return pass;
@@ -154,10 +154,10 @@ VitPass vit_pass(const Vit *vit, const VitInput *input, Arena *arena)
     for (int64_t i = 0; i < depth; i++) {
         TokenSubset attention = branch_subset(vit, &pass, arena, i, DROP_PATH_ATTENTION);
         TokenSubset ffn = branch_subset(vit, &pass, arena, i, DROP_PATH_FFN);
-        VitBlockActivations acts = vit_block_activations(&vit->blocks[i], arena, attention, ffn);
+        VitBlockActivations acts = vit_block_activations(&vit->blocks[i], arena, input->act, attention, ffn);
         if (!arena_is_measuring(arena)) pass.blocks[i] = acts;
     }
     pass.dx = tensor_alloc_2d(arena, DTYPE_F32, pass.pack.tokens, D);
-    pass.scratch = vit_block_scratch(&vit->blocks[0], arena, pass.pack.tokens);
+    pass.scratch = vit_block_scratch(&vit->blocks[0], arena, input->act, pass.pack.tokens);
     return pass;
 }

@@ -58,6 +58,7 @@ typedef struct {
 typedef struct {
     int set_count;
     VitCrops sets[PACKED_MAX_SETS];
+    Dtype act;        /* of activations: fp32, or bf16 where the weights have reduced copies */
     bool backward;    /* activations are kept for vit_backward */
     bool drop_path;   /* stochastic depth at the configured rate */
     uint64_t seed;    /* of its draws, */

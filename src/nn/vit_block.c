@@ -64,25 +64,25 @@ VitBlock vit_block_build(ParamTable *table, ParamModule module, const VitBlockSp
     return b;
 }
 
-VitBlockActivations vit_block_activations(const VitBlock *block, Arena *arena, TokenSubset attention,
-                                          TokenSubset ffn)
+VitBlockActivations vit_block_activations(const VitBlock *block, Arena *arena, Dtype act,
+                                          TokenSubset attention, TokenSubset ffn)
 {
     int64_t D = block->embed_dim, n1 = attention.tokens, n2 = ffn.tokens;
     int64_t hidden_in = block->swiglu ? 2 * block->hidden : block->hidden;
     VitBlockActivations a = {.attention = attention, .ffn = ffn};
     a.x1 = tensor_alloc_2d(arena, DTYPE_F32, n1, D);
     a.stats1 = tensor_alloc_2d(arena, DTYPE_F32, n1, 2);
-    a.y1 = tensor_alloc_2d(arena, DTYPE_F32, n1, D);
-    a.qkv = tensor_alloc_2d(arena, DTYPE_F32, n1, 3 * D);
-    a.attended = tensor_alloc_2d(arena, DTYPE_F32, n1, D);
+    a.y1 = tensor_alloc_2d(arena, act, n1, D);
+    a.qkv = tensor_alloc_2d(arena, act, n1, 3 * D);
+    a.attended = tensor_alloc_2d(arena, act, n1, D);
     a.lse = tensor_alloc_2d(arena, DTYPE_F32, n1, block->heads);
-    a.out1 = tensor_alloc_2d(arena, DTYPE_F32, n1, D);
+    a.out1 = tensor_alloc_2d(arena, act, n1, D);
     a.x2 = tensor_alloc_2d(arena, DTYPE_F32, n2, D);
     a.stats2 = tensor_alloc_2d(arena, DTYPE_F32, n2, 2);
-    a.y2 = tensor_alloc_2d(arena, DTYPE_F32, n2, D);
-    a.hidden_in = tensor_alloc_2d(arena, DTYPE_F32, n2, hidden_in);
-    a.hidden = tensor_alloc_2d(arena, DTYPE_F32, n2, block->hidden);
-    a.out2 = tensor_alloc_2d(arena, DTYPE_F32, n2, D);
+    a.y2 = tensor_alloc_2d(arena, act, n2, D);
+    a.hidden_in = tensor_alloc_2d(arena, act, n2, hidden_in);
+    a.hidden = tensor_alloc_2d(arena, act, n2, block->hidden);
+    a.out2 = tensor_alloc_2d(arena, act, n2, D);
     return a;
 }
 
@@ -124,13 +124,13 @@ void vit_block_forward(const VitBlock *block, const Ops *ops, const Weights *wei
     ffn_branch_forward(block, ops, weights, acts, x);
 }
 
-VitBlockScratch vit_block_scratch(const VitBlock *block, Arena *arena, int64_t tokens)
+VitBlockScratch vit_block_scratch(const VitBlock *block, Arena *arena, Dtype act, int64_t tokens)
 {
     int64_t D = block->embed_dim, hidden = block->hidden, hidden_in = block->swiglu ? 2 * hidden : hidden;
     VitBlockScratch s;
-    s.narrow = tensor_alloc_1d(arena, DTYPE_F32, tokens * D);
-    s.wide = tensor_alloc_1d(arena, DTYPE_F32, tokens * (hidden > D ? hidden : D));
-    s.wider = tensor_alloc_1d(arena, DTYPE_F32, tokens * (hidden_in > 3 * D ? hidden_in : 3 * D));
+    s.narrow = tensor_alloc_1d(arena, act, tokens * D);
+    s.wide = tensor_alloc_1d(arena, act, tokens * (hidden > D ? hidden : D));
+    s.wider = tensor_alloc_1d(arena, act, tokens * (hidden_in > 3 * D ? hidden_in : 3 * D));
     s.kept = tensor_alloc_1d(arena, DTYPE_F32, tokens * D);
     return s;
 }

@@ -29,7 +29,7 @@ typedef struct {
 } VitBlockSpec;
 
 /* What the backward pass of a block needs. n1, n2: tokens of the two subsets; H: ffn input product's width.
- */
+ * Activations are fp32 or bf16 but for those that say fp32. */
 typedef struct {
     TokenSubset attention, ffn;
     Tensor x1, stats1, y1;           /* [n1, D] fp32, [n1, 2] fp32, [n1, D] */
@@ -44,9 +44,9 @@ VitBlock vit_block_build(ParamTable *table, ParamModule module, const VitBlockSp
 /* Width of the feed-forward: int(D * mlp_ratio), for SwiGLU (int(that * 2/3) + 7) / 8 * 8. */
 int64_t vit_block_hidden(const VitBlockSpec *spec);
 
-/* Activations for subsets that are already drawn, from the arena. */
-VitBlockActivations vit_block_activations(const VitBlock *block, Arena *arena, TokenSubset attention,
-                                          TokenSubset ffn);
+/* Activations of type `act` (fp32 or bf16) for subsets that are already drawn, from the arena. */
+VitBlockActivations vit_block_activations(const VitBlock *block, Arena *arena, Dtype act,
+                                          TokenSubset attention, TokenSubset ffn);
 
 /* x[tokens, D] fp32 in place. */
 void vit_block_forward(const VitBlock *block, const Ops *ops, const Weights *weights,
@@ -54,11 +54,12 @@ void vit_block_forward(const VitBlock *block, const Ops *ops, const Weights *wei
 
 /* Temporary memory of a backward pass, shared by all blocks of a model. */
 typedef struct {
-    Tensor narrow, wide, wider, kept; /* flat fp32 buffers; each use takes the front of one as a matrix */
+    Tensor narrow, wide, wider; /* flat buffers of activations; each use takes the front of one as a matrix */
+    Tensor kept;                /* the same in fp32 */
 } VitBlockScratch;
 
 /* Room for any block like this one with up to `tokens` kept tokens, from the arena. */
-VitBlockScratch vit_block_scratch(const VitBlock *block, Arena *arena, int64_t tokens);
+VitBlockScratch vit_block_scratch(const VitBlock *block, Arena *arena, Dtype act, int64_t tokens);
 
 /* dx[tokens, D] fp32: gradient of the block's output on entry, of its input on return. Parameter gradients
  * are added to the flat buffer `grads`. */

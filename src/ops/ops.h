@@ -152,6 +152,7 @@ struct Ops {
 #undef OPS_MEMBER
     const char *name; /* "cpu" */
     int threads;      /* OpenMP threads of this rank */
+    bool has_bf16;    /* this processor multiplies bf16 numbers itself */
     Arena *scratch;   /* temporary memory of operations; owned */
 };
 

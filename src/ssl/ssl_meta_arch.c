@@ -94,6 +94,23 @@ static int64_t micro_samples(const Config *config, const SslGroups *groups)
     return asked > 0 && asked < all ? asked : all;
 }
 
+static bool wants_bf16(const ConfigPrecisions *precisions, ParamModule module)
+{
+    const ConfigPrecision *by_module[PARAM_MODULE_COUNT] = {[PARAM_BACKBONE] = &precisions->backbone,
+                                                            [PARAM_DINO_HEAD] = &precisions->dino_head,
+                                                            [PARAM_IBOT_HEAD] = &precisions->ibot_head};
+    return by_module[module]->mixed_precision.param_dtype == DTYPE_BF16;
+}
+
+static bool anything_wants_bf16(const Config *config)
+{
+    bool any = false;
+    for (int m = 0; m < PARAM_MODULE_COUNT; m++)
+        any = any || wants_bf16(&config->compute_precision.student, (ParamModule)m) ||
+              wants_bf16(&config->compute_precision.teacher, (ParamModule)m);
+    return any;
+}
+
 OpsLimits ssl_ops_limits(const Config *config, const SslGroups *groups)
 {
     VitConfig v = ssl_vit_config(config);
@@ -104,16 +121,15 @@ OpsLimits ssl_ops_limits(const Config *config, const SslGroups *groups)
     widest = max64(widest, max64(config->dino.head_hidden_dim, config->ibot.head_hidden_dim));
     widest = max64(widest, max64(config->dino.head_bottleneck_dim, config->ibot.head_bottleneck_dim));
     bool global_koleo = config->dino.koleo_scope == CONFIG_KOLEO_GLOBAL;
-    return (OpsLimits){
-        .rows = B * (2 * global + config->crops.local_crops_number * local),
-        .width = widest,
-        .max_seqlen = max64(global, local),
-        .head_dim = v.embed_dim / v.num_heads,
-        .prototypes = max64(config->dino.head_n_prototypes, config->ibot.head_n_prototypes),
-        .bottleneck = max64(config->dino.head_bottleneck_dim, config->ibot.head_bottleneck_dim),
-        .group_rows = groups->group_size * (global_koleo ? groups->total_groups : 1),
-        .bf16 = config->compute_precision.student.backbone.mixed_precision.param_dtype == DTYPE_BF16 ||
-                config->compute_precision.teacher.backbone.mixed_precision.param_dtype == DTYPE_BF16};
+    return (OpsLimits){.rows = B * (2 * global + config->crops.local_crops_number * local),
+                       .width = widest,
+                       .max_seqlen = max64(global, local),
+                       .head_dim = v.embed_dim / v.num_heads,
+                       .prototypes = max64(config->dino.head_n_prototypes, config->ibot.head_n_prototypes),
+                       .bottleneck =
+                           max64(config->dino.head_bottleneck_dim, config->ibot.head_bottleneck_dim),
+                       .group_rows = groups->group_size * (global_koleo ? groups->total_groups : 1),
+                       .bf16 = anything_wants_bf16(config)};
 }
 
 /* Runs the layouts of the largest possible step on a measuring arena. */
@@ -139,14 +155,6 @@ static size_t plan_step(SslMetaArch *ssl)
     return plan.peak;
 }
 
-static bool wants_bf16(const ConfigPrecisions *precisions, ParamModule module)
-{
-    const ConfigPrecision *by_module[PARAM_MODULE_COUNT] = {[PARAM_BACKBONE] = &precisions->backbone,
-                                                            [PARAM_DINO_HEAD] = &precisions->dino_head,
-                                                            [PARAM_IBOT_HEAD] = &precisions->ibot_head};
-    return by_module[module]->mixed_precision.param_dtype == DTYPE_BF16;
-}
-
 /* fp16 on a CPU is computed in fp32 (design section 3); bf16 reads reduced copies of the matrices. */
 static void make_weights(SslMetaArch *ssl)
 {
@@ -155,8 +163,10 @@ static void make_weights(SslMetaArch *ssl)
     ssl->teacher = memory_alloc_array(n, sizeof(float));
     ssl->grads = memory_alloc_array(n, sizeof(float));
     for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
-        bool student = wants_bf16(&ssl->config->compute_precision.student, (ParamModule)m);
-        bool teacher = wants_bf16(&ssl->config->compute_precision.teacher, (ParamModule)m);
+        bool student =
+            ssl->ops->has_bf16 && wants_bf16(&ssl->config->compute_precision.student, (ParamModule)m);
+        bool teacher =
+            ssl->ops->has_bf16 && wants_bf16(&ssl->config->compute_precision.teacher, (ParamModule)m);
         if (student && !ssl->student_reduced) ssl->student_reduced = memory_alloc_array(n, sizeof(uint16_t));
         if (teacher && !ssl->teacher_reduced) ssl->teacher_reduced = memory_alloc_array(n, sizeof(uint16_t));
         ssl->student_weights[m] = (Weights){&ssl->table, ssl->student, student ? ssl->student_reduced : NULL};

@@ -45,6 +45,7 @@ static VitInput student_input(const SslMetaArch *ssl, const SslStep *step, const
 {
     VitInput input = {.set_count = local ? 2 : 1,
                       .sets = {ssl_step_crops(ssl, step->batch, micro, 0, ssl->do_ibot)},
+                      .act = weights_act(&ssl->student_weights[PARAM_BACKBONE]),
                       .backward = true,
                       .drop_path = ssl->config->student.drop_path_rate > 0,
                       .seed = (uint64_t)ssl->config->train.seed,
@@ -78,10 +79,12 @@ static StudentPass student_layout(const SslMetaArch *ssl, const SslStep *step, c
     s.d_normed = tensor_alloc_2d(arena, DTYPE_F32, n, D);
     s.head_first = ssl->do_dino ? 0 : s.cls_rows;
     s.head_rows = (ssl->do_dino ? s.cls_rows : 0) + (ssl->shared_head ? micro->masked : 0);
-    s.dino_acts = dino_head_activations(&ssl->dino_head, arena, s.head_rows, true);
+    s.dino_acts = dino_head_activations(
+        &ssl->dino_head, arena, weights_act(&ssl->student_weights[PARAM_DINO_HEAD]), s.head_rows, true);
     s.d_dino = tensor_alloc_2d(arena, DTYPE_F32, s.head_rows, ssl->dino_head.config.bottleneck_dim);
     if (ssl->do_ibot && !ssl->shared_head) {
-        s.ibot_acts = dino_head_activations(&ssl->ibot_head, arena, micro->masked, true);
+        s.ibot_acts = dino_head_activations(
+            &ssl->ibot_head, arena, weights_act(&ssl->student_weights[PARAM_IBOT_HEAD]), micro->masked, true);
         s.d_ibot = tensor_alloc_2d(arena, DTYPE_F32, micro->masked, ssl->ibot_head.config.bottleneck_dim);
     }
     if (!measuring) fill_rows(ssl, &s, micro);

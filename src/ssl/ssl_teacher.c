@@ -47,7 +47,8 @@ static void run_head(const SslMetaArch *ssl, const DinoHead *head, ParamModule m
                      Tensor out[2], int64_t split, Arena *arena)
 {
     const Ops *ops = ssl->ops;
-    DinoHeadActivations acts = dino_head_activations(head, arena, normed.shape[0], false);
+    DinoHeadActivations acts = dino_head_activations(head, arena, weights_act(&ssl->teacher_weights[module]),
+                                                     normed.shape[0], false);
     if (arena_is_measuring(arena)) return;
     dino_head_forward(head, ops, &ssl->teacher_weights[module], &acts, normed, &ssl->teacher_hooks);
     int64_t rest = normed.shape[0] - split;
@@ -60,7 +61,9 @@ void ssl_teacher_forward(const SslMetaArch *ssl, SslStep *step, const SslMicroBa
     const Ops *ops = ssl->ops;
     bool measuring = arena_is_measuring(arena);
     int64_t D = ssl->vit.config.embed_dim, cls = ssl->do_dino ? micro->samples * 2 : 0;
-    VitInput input = {.set_count = 1, .sets = {ssl_step_crops(ssl, step->batch, micro, 0, false)}};
+    VitInput input = {.set_count = 1,
+                      .sets = {ssl_step_crops(ssl, step->batch, micro, 0, false)},
+                      .act = weights_act(&ssl->teacher_weights[PARAM_BACKBONE])};
     VitPass pass = vit_pass(&ssl->vit, &input, arena);
     const unsigned char *masks =
         measuring || !ssl->do_ibot ? NULL : step->batch->masks + micro->first * 2 * step->batch->patches;

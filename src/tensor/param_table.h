@@ -88,6 +88,12 @@ typedef struct {
     uint16_t *reduced; /* [flat_count] bf16, or NULL: matrices are read in fp32 */
 } Weights;
 
+/* The type of activations that go with these weights. */
+static inline Dtype weights_act(const Weights *weights)
+{
+    return weights->reduced ? DTYPE_BF16 : DTYPE_F32;
+}
+
 /* A matrix operand in compute precision; flattened to [shape[0], rest]. id -1 gives the empty tensor. */
 Tensor weights_matrix(const Weights *weights, int id);
 

@@ -35,7 +35,8 @@ Ops *ops_cpu_create(const OpsLimits *limits, int threads)
     self->scratch = arena_create(plan_scratch(limits, threads));
     self->gemm = gemm_create(threads);
 #define OPS_CPU_ENTRY(name, arguments) .name = cpu_##name,
-    self->ops = (Ops){OPS_LIST(OPS_CPU_ENTRY).name = "cpu", .threads = threads, .scratch = &self->scratch};
+    self->ops = (Ops){OPS_LIST(OPS_CPU_ENTRY).name = "cpu", .threads = threads,
+                      .has_bf16 = gemm_has_bf16(self->gemm), .scratch = &self->scratch};
 #undef OPS_CPU_ENTRY
     return &self->ops;
 }
