@@ -57,9 +57,11 @@ enum { CHECKPOINT_PATH_MAX = 4096 };
 Status checkpoint_clean(const char *folder, Comm *comm, Error *error);
 
 /* Writes folder/model_<iteration, 7 digits>.h5, then last_checkpoint, then removes all but the newest `keep`
- * complete files (0: keeps all). On failure (STATUS_FAILED: disk full, ...) the earlier files stand as they
+ * complete files (0: keeps all); those after every `keep_every` iterations stay in any case (0: none do). On
+ * failure (STATUS_FAILED: disk full, ...) the earlier files stand as they
  * were and no temporary file is left. */
-Status checkpoint_save(const char *folder, const CheckpointState *state, int keep, Comm *comm, Error *error);
+Status checkpoint_save(const char *folder, const CheckpointState *state, int keep, int64_t keep_every,
+                       Comm *comm, Error *error);
 
 /* Writes the teacher's weights and the attributes alone to `path`, making its folder. */
 Status checkpoint_save_teacher(const char *path, const CheckpointState *state, Comm *comm, Error *error);

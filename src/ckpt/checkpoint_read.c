@@ -31,19 +31,20 @@ static Status is_whole(const char *path, Error *error)
     return h5_file_close(&file, error);
 }
 
-/* Rank 0: tries the files up to `limit`, newest first; each that is not whole is a warning. */
+/* Rank 0: tries the files up to `limit`, newest first; each that is not whole is a warning, and the
+ * last of them stands in *last. */
 static Status newest_whole(const char *folder, const RetentionList *list, int64_t limit, Log *log, char *path,
-                           bool *found, Error *error)
+                           bool *found, Error *last)
 {
     *found = false;
     for (int64_t i = list->count - 1; i >= 0; i--) {
         if (list->numbers[i] > limit) continue;
-        TRY(retention_path(folder, list->numbers[i], path, CHECKPOINT_PATH_MAX, error));
+        TRY(retention_path(folder, list->numbers[i], path, CHECKPOINT_PATH_MAX, last));
         Error why = {0};
         *found = is_whole(path, &why) == STATUS_OK;
         if (*found) return STATUS_OK;
         log_warning(log, "not usable: %s", why.text);
-        if (error) *error = why;
+        *last = why;
     }
     return STATUS_OK;
 }
@@ -56,8 +57,10 @@ static Status find_latest(const char *folder, Log *log, char *path, bool *found,
     int64_t named = retention_read_last(folder);
     bool none_ever = named < 0 && list.count == 0;
     char expected[CHECKPOINT_PATH_MAX] = "";
-    if (error) snprintf(error->text, sizeof error->text, "%s: holds no file up to that one", folder);
-    Status status = newest_whole(folder, &list, named < 0 ? INT64_MAX : named, log, path, found, error);
+    Error why = {0};
+    status_fail(&why, STATUS_INPUT, "%s: holds no file up to that one", folder);
+    Status status = newest_whole(folder, &list, named < 0 ? INT64_MAX : named, log, path, found, &why);
+    if (status != STATUS_OK && error) *error = why;
     if (status == STATUS_OK && named >= 0)
         status = retention_path(folder, named, expected, sizeof expected, error);
     if (status == STATUS_OK && *found && strcmp(path, expected) != 0)
@@ -66,8 +69,8 @@ static Status find_latest(const char *folder, Log *log, char *path, bool *found,
     retention_list_fini(&list);
     TRY(status);
     if (*found || none_ever) return STATUS_OK;
-    return status_prefix(error, STATUS_INPUT, "no whole checkpoint%s%s", named >= 0 ? " up to " : "",
-                         expected);
+    return status_fail(error, STATUS_INPUT, "no whole checkpoint%s%s: %s", named >= 0 ? " up to " : "",
+                       expected, why.text);
 }
 
 Status checkpoint_find_latest(const char *folder, Comm *comm, Log *log, char *path, bool *found, Error *error)

@@ -1,9 +1,9 @@
 /* checkpoint_write.c - saving: lay out, write in parallel, checksum, flush, rename. */
+#include "base/atomic_file.h"
 #include "base/memory.h"
 #include "ckpt/checkpoint.h"
 #include "ckpt/checkpoint_io.h"
 #include "ckpt/retention.h"
-#include "h5/durable.h"
 #include "h5/h5_attribute.h"
 
 #include <stdio.h>
@@ -30,9 +30,9 @@ static Status lay_out_tensors(const H5File *file, CheckpointLayout *layout, Erro
 static Status lay_out(const char *path, const char *temporary, CheckpointLayout *layout,
                       const CheckpointMeta *meta, Error *error)
 {
-    TRY(durable_make_parent(path, error));
+    TRY(atomic_file_make_parent(path, error));
     int64_t metadata = METADATA_BYTES + layout->count * METADATA_BYTES_PER_TENSOR;
-    TRY(durable_probe_space(temporary, checkpoint_layout_bytes(layout) + metadata, error));
+    TRY(atomic_file_probe_space(temporary, checkpoint_layout_bytes(layout) + metadata, error));
     H5File file;
     TRY(h5_file_create(&file, path, error));
     Status status = checkpoint_io_write_meta(&file, meta, error);
@@ -56,8 +56,7 @@ static Status seal(const char *path, const char *temporary, const CheckpointLayo
     Status closed = h5_file_close(&file, status == STATUS_OK ? error : NULL);
     TRY(status);
     TRY(closed);
-    TRY(durable_flush(temporary, error));
-    return durable_rename(temporary, path, error);
+    return atomic_file_commit(temporary, path, error);
 }
 
 /* The offsets that rank 0 found, to all. */
@@ -110,13 +109,14 @@ Status checkpoint_clean(const char *folder, Comm *comm, Error *error)
 {
     Status status = STATUS_OK;
     if (comm_rank(comm) == 0) {
-        status = durable_make_folder(folder, error);
+        status = atomic_file_make_folder(folder, error);
         if (status == STATUS_OK) status = retention_remove_temporary(folder, error);
     }
     return comm_agree(comm, status, error);
 }
 
-Status checkpoint_save(const char *folder, const CheckpointState *state, int keep, Comm *comm, Error *error)
+Status checkpoint_save(const char *folder, const CheckpointState *state, int keep, int64_t keep_every,
+                       Comm *comm, Error *error)
 {
     char path[CHECKPOINT_PATH_MAX];
     int64_t iteration = state->meta.iteration;
@@ -128,7 +128,7 @@ Status checkpoint_save(const char *folder, const CheckpointState *state, int kee
     TRY(status);
     if (comm_rank(comm) == 0) {
         status = retention_write_last(folder, iteration, error);
-        if (status == STATUS_OK) status = retention_prune(folder, iteration, keep, error);
+        if (status == STATUS_OK) status = retention_prune(folder, iteration, keep, keep_every, error);
     }
     return comm_agree(comm, status, error);
 }

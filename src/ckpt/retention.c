@@ -1,8 +1,8 @@
 /* retention.c - listing, pruning, last_checkpoint. */
 #include "ckpt/retention.h"
 
+#include "base/atomic_file.h"
 #include "base/memory.h"
-#include "h5/durable.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -95,10 +95,10 @@ Status retention_write_last(const char *folder, int64_t number, Error *error)
     char path[PATH_BYTES], text[40];
     TRY(join(folder, last_name, path, sizeof path, error));
     snprintf(text, sizeof text, "model_%07" PRId64 ".h5\n", number);
-    return durable_write_text(path, text, error);
+    return atomic_file_write_text(path, text, error);
 }
 
-Status retention_prune(const char *folder, int64_t newest, int keep, Error *error)
+Status retention_prune(const char *folder, int64_t newest, int keep, int64_t keep_every, Error *error)
 {
     if (keep <= 0) return STATUS_OK;
     RetentionList list;
@@ -109,6 +109,7 @@ Status retention_prune(const char *folder, int64_t newest, int keep, Error *erro
     Status status = STATUS_OK;
     for (int64_t i = 0; i + keep < usable && status == STATUS_OK; i++) {
         char path[PATH_BYTES];
+        if (keep_every > 0 && (list.numbers[i] + 1) % keep_every == 0) continue;
         status = retention_path(folder, list.numbers[i], path, sizeof path, error);
         if (status == STATUS_OK && unlink(path) != 0 && errno != ENOENT)
             status = status_fail(error, STATUS_FAILED, "%s: cannot remove: %s", path, strerror(errno));

@@ -26,10 +26,11 @@ int64_t retention_read_last(const char *folder);
 /* Replaces last_checkpoint, atomically. */
 Status retention_write_last(const char *folder, int64_t number, Error *error);
 
-/* Removes all but the newest `keep` files up to `newest`, which always stays; 0 keeps all. Files above
+/* Removes all but the newest `keep` files up to `newest`, which always stays; 0 keeps all. A file after a
+ * multiple of `keep_every` iterations (its number + 1) stays in any case; 0: none does. Files above
  * `newest` belong to a future that was given up: they are neither counted nor removed (a run that gets there
  * replaces them). */
-Status retention_prune(const char *folder, int64_t newest, int keep, Error *error);
+Status retention_prune(const char *folder, int64_t newest, int keep, int64_t keep_every, Error *error);
 
 /* Removes *.tmp. */
 Status retention_remove_temporary(const char *folder, Error *error);

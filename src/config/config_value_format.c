@@ -80,7 +80,7 @@ static char *format_string(const char *text)
     for (const unsigned char *at = (const unsigned char *)text; *at; at += length) {
         uint32_t code = code_point(at, &length);
         if (escapes && needs_escape(code)) {
-            out += sprintf(out, "\\U%08X", (unsigned)code);
+            out += snprintf(out, 11, "\\U%08X", (unsigned)code);
             continue;
         }
         if (escapes && (code == '"' || code == '\\')) *out++ = '\\';

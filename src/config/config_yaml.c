@@ -220,7 +220,7 @@ static Status read_node(Reader *reader, const char *path);
 static Status read_mapping(Reader *reader, const char *path)
 {
     for (;;) {
-        char child[PATH_SIZE];
+        char child[PATH_SIZE] = "";
         TRY(next_event(reader, path));
         if (reader->event.type == YAML_MAPPING_END_EVENT) return STATUS_OK;
         TRY(join_path(reader, path, child));

@@ -142,7 +142,7 @@ static void short_name(TarReader *reader, const uint8_t *header)
 static void keep_long_name(TarReader *reader, const void *name, size_t length)
 {
     data_buffer_resize(&reader->long_name, length + 1);
-    memcpy(reader->long_name.bytes, name, length);
+    if (length > 0) memcpy(reader->long_name.bytes, name, length); /* of no bytes, `name` may be NULL */
     reader->long_name.bytes[length] = '\0';
     reader->long_name_known = true;
 }

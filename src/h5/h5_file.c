@@ -1,9 +1,9 @@
 /* h5_file.c - opening, walking and finishing HDF5 files. */
 #include "h5/h5_file.h"
 
+#include "base/atomic_file.h"
 #include "base/check.h"
 #include "base/memory.h"
-#include "h5/durable.h"
 #include "h5/h5_guard.h"
 
 #include <errno.h>
@@ -40,7 +40,7 @@ Status h5_file_create(H5File *file, const char *path, Error *error)
     *file = (H5File){.id = -1, .path = memory_strdup(path), .temporary = memory_alloc(size)};
     snprintf(file->temporary, size, "%s.tmp", path);
     /* libhdf5 does not survive a full disk well: find out about the first megabyte without it */
-    Status status = durable_probe_space(file->temporary, 1 << 20, error);
+    Status status = atomic_file_probe_space(file->temporary, 1 << 20, error);
     if (status == STATUS_OK) {
         h5_guard_enter();
         hid_t fapl = access_properties(true), fcpl = H5Pcreate(H5P_FILE_CREATE);
@@ -131,8 +131,7 @@ Status h5_file_commit(H5File *file, Error *error)
 {
     CHECK(file->temporary && file->id >= 0);
     Status status = close_handle(file, error);
-    if (status == STATUS_OK) status = durable_flush(file->temporary, error);
-    if (status == STATUS_OK) status = durable_rename(file->temporary, file->path, error);
+    if (status == STATUS_OK) status = atomic_file_commit(file->temporary, file->path, error);
     if (status != STATUS_OK) unlink(file->temporary);
     forget(file);
     return status;

@@ -1,9 +1,9 @@
 /* manifest.c - the manifest as a cJSON tree, rewritten atomically. */
 #include "run/manifest.h"
 
+#include "base/atomic_file.h"
 #include "base/clock.h"
 #include "base/memory.h"
-#include "base/atomic_file.h"
 #include "run/launcher.h"
 #include "run/libraries.h"
 #include "run/version.h"

@@ -1,8 +1,8 @@
 /* run_folder.c - making and checking the folder, on one rank or on all. */
 #include "run/run_folder.h"
 
-#include "base/memory.h"
 #include "base/atomic_file.h"
+#include "base/memory.h"
 
 #include <errno.h>
 #include <limits.h>

@@ -39,6 +39,9 @@ void signals_install(void)
     sigaddset(&action.sa_mask, SIGTERM);
     sigaction(SIGUSR1, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    /* A file that may not grow is an error of the write that hits the limit, not the end of the process. */
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGXFSZ, &action, NULL);
 }
 
 bool signals_stop_requested(void)

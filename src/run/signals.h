@@ -11,7 +11,8 @@
 
 enum { SIGNALS_REPEAT_SECONDS = 2 };
 
-/* Installs the handlers; main thread, before any other thread exists. Interrupted system calls are restarted.
+/* Installs the handlers and ignores SIGXFSZ (file-size limit); main thread, before any other thread exists.
+ * Interrupted system calls are restarted.
  */
 void signals_install(void);
 

@@ -28,7 +28,8 @@ typedef struct {
     Metrics *metrics;  /* owned; rank 0 */
     Progress progress;
     CollapseMonitor collapse;
-    int64_t period; /* iterations between checkpoints */
+    int64_t period;     /* iterations between checkpoints */
+    int64_t keep_every; /* iterations between checkpoints that stay for ever; 0: none does */
     int64_t last_saved;
     Status written; /* of this rank's metrics; told to the others at the next iteration */
     Error write_error;
@@ -39,7 +40,9 @@ Status train_loop_resolve_batch(Run *run, Config *config, bool resume, Error *er
     if (!resume || config->train.global_batch_size != 0) return STATUS_OK;
     char *folder = run_folder_path(&run->folder, "checkpoints"), path[CHECKPOINT_PATH_MAX];
     bool found = false;
-    Status status = checkpoint_find_latest(folder, run->comm, &run->log, path, &found, error);
+    Log quiet = run->log; /* what it has to say comes when the run resumes */
+    quiet.silent = true;
+    Status status = checkpoint_find_latest(folder, run->comm, &quiet, path, &found, error);
     memory_free(folder);
     if (status != STATUS_OK || !found) return status;
     CheckpointMeta meta = {0};
@@ -114,8 +117,8 @@ static Status save(Loop *loop, Error *error)
     if (loop->last_saved == iteration) return STATUS_OK;
     CheckpointState checkpoint = train_state_checkpoint(state, iteration, loop->config_text);
     double start = clock_seconds();
-    TRY(checkpoint_save(loop->checkpoints, &checkpoint, (int)state->config->checkpoint.keep, state->comm,
-                        error));
+    TRY(checkpoint_save(loop->checkpoints, &checkpoint, (int)state->config->checkpoint.keep, loop->keep_every,
+                        state->comm, error));
     loop->last_saved = iteration;
     snprintf(loop->result->checkpoint, sizeof loop->result->checkpoint, "%s/model_%07lld.h5",
              loop->checkpoints, (long long)iteration);
@@ -225,6 +228,12 @@ static Status one_iteration(Loop *loop, bool *stop, Error *error)
     return STATUS_OK;
 }
 
+static bool checkpoint_is_due(const Loop *loop)
+{
+    int64_t done = loop->state->iteration;
+    return done % loop->period == 0 || (loop->keep_every > 0 && done % loop->keep_every == 0);
+}
+
 static Status iterate(Loop *loop, Error *error)
 {
     TrainState *state = loop->state;
@@ -234,9 +243,12 @@ static Status iterate(Loop *loop, Error *error)
         TRY(one_iteration(loop, &stop, error));
         stop = stop || (stop_after > 0 && loop->result->iterations >= stop_after);
         bool last = state->iteration == state->total_iterations;
-        if (state->iteration % loop->period == 0 || last || stop) TRY(save(loop, error));
+        if (stop || last || checkpoint_is_due(loop)) TRY(save(loop, error));
         TRY(evaluate(loop, error));
-        if (stop && !last) return STATUS_REQUEUE;
+        if (stop && !last)
+            return status_fail(error, STATUS_REQUEUE,
+                               "stopped after iteration %lld of %lld, as requested; run me again to go on",
+                               (long long)state->iteration, (long long)state->total_iterations);
     }
     *error = loop->write_error;
     return comm_agree(loop->state->comm, loop->written, error);
@@ -247,6 +259,8 @@ static Status prepare(Loop *loop, const DataSet *set, Error *error)
     Run *run = loop->run;
     TrainState *state = loop->state;
     TRY(find_start(loop, error));
+    /* Now that it is in force: with the batch size that was derived. */
+    TRY(run_folder_write(&run->folder, "config.yaml", loop->config_text, error));
     loop->result->first_iteration = state->iteration;
     LoaderParams params = train_data_loader(state->config, &state->groups, state->iteration);
     TRY(comm_agree(run->comm, loader_create(&loop->loader, &params, set, error), error));
@@ -279,6 +293,7 @@ Status train_loop(Run *run, TrainState *state, const DataSet *set, const TrainLo
     loop.checkpoints = run_folder_path(&run->folder, "checkpoints");
     loop.period = state->config->checkpoint.period ? state->config->checkpoint.period
                                                    : 3 * state->config->train.OFFICIAL_EPOCH_LENGTH;
+    loop.keep_every = state->config->train.saveckp_freq * state->config->train.OFFICIAL_EPOCH_LENGTH;
     Status status = prepare(&loop, set, error);
     if (status == STATUS_OK) {
         loop.progress = progress_begin(&run->log, "training", state->iteration, state->total_iterations,

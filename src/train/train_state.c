@@ -34,6 +34,11 @@ Status train_state_init(TrainState *state, Config *config, Comm *comm, int threa
     ssl_meta_arch_initialise(&state->ssl, (uint64_t)config->train.seed);
     adamw_optimizer_init(&state->optimizer, &state->ssl.table, config->optim.adamw_beta1,
                          config->optim.adamw_beta2);
+    CheckpointState s = train_state_checkpoint(state, 0, NULL);
+    if (s.dino_center)
+        state->dino_center_before = memory_alloc_array((size_t)s.dino_center_count, sizeof(float));
+    if (s.ibot_center)
+        state->ibot_center_before = memory_alloc_array((size_t)s.ibot_center_count, sizeof(float));
     state->peak_lr = cosine_schedule_scaled_lr(config, config->train.global_batch_size);
     state->schedules = train_schedules(config, state->peak_lr);
     state->total_iterations = config->optim.epochs * config->train.OFFICIAL_EPOCH_LENGTH;
@@ -43,6 +48,8 @@ Status train_state_init(TrainState *state, Config *config, Comm *comm, int threa
 void train_state_fini(TrainState *state)
 {
     if (!state->ops) return;
+    memory_free(state->dino_center_before);
+    memory_free(state->ibot_center_before);
     adamw_optimizer_fini(&state->optimizer);
     ssl_meta_arch_fini(&state->ssl);
     ops_destroy(state->ops);
@@ -72,13 +79,19 @@ static const Param *first_bad_tensor(const TrainState *state, float *flat)
 static Status describe_bad_step(const TrainState *state, const TrainStep *step, Error *error)
 {
     const char *loss = first_bad_loss(&step->figures);
-    const Param *weight = first_bad_tensor(state, state->ssl.student);
-    const Param *gradient = weight ? NULL : first_bad_tensor(state, state->ssl.grads);
-    const Param *bad = weight ? weight : gradient;
-    char tensor[160] = "no tensor";
-    if (bad)
-        snprintf(tensor, sizeof tensor, "%s %s.%s", weight ? "weight" : "gradient of",
-                 param_module_name(bad->module), bad->name);
+    const struct {
+        const char *name;
+        float *flat;
+    } kinds[] = {{"student weight", state->ssl.student},
+                 {"teacher weight", state->ssl.teacher},
+                 {"gradient of", state->ssl.grads}};
+    char tensor[160] = "none among weights and gradients";
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        const Param *bad = first_bad_tensor(state, kinds[i].flat);
+        if (!bad) continue;
+        snprintf(tensor, sizeof tensor, "%s %s.%s", kinds[i].name, param_module_name(bad->module), bad->name);
+        break;
+    }
     return status_fail(error, STATUS_FAILED, "iteration %lld: %s is not finite; first bad tensor: %s",
                        (long long)state->iteration, loss ? loss : "a gradient norm", tensor);
 }
@@ -91,13 +104,32 @@ static bool step_is_finite(const TrainStep *step)
     return finite;
 }
 
+/* The centres follow the teacher's scores inside the forward pass, so a step that must change nothing takes
+ * them back. */
+static void keep_centers(TrainState *state, bool take_back)
+{
+    CheckpointState s = train_state_checkpoint(state, 0, NULL);
+    const struct {
+        float *now, *before;
+        int64_t count;
+    } centers[] = {{s.dino_center, state->dino_center_before, s.dino_center_count},
+                   {s.ibot_center, state->ibot_center_before, s.ibot_center_count}};
+    for (int i = 0; i < 2; i++) {
+        if (!centers[i].before) continue;
+        float *to = take_back ? centers[i].now : centers[i].before;
+        memcpy(to, take_back ? centers[i].before : centers[i].now, (size_t)centers[i].count * sizeof *to);
+    }
+}
+
 Status train_state_step(TrainState *state, const Batch *batch, TrainStep *step, Error *error)
 {
     SslMetaArch *ssl = &state->ssl;
     *step = (TrainStep){.schedule = train_schedules_at(&state->schedules, state->iteration)};
+    keep_centers(state, false);
     ssl_meta_arch_forward_backward(ssl, batch, step->schedule.teacher_temp, &step->figures);
     adamw_optimizer_grad_norms(&ssl->table, state->ops, ssl->grads, step->grad_norm);
     if (!step_is_finite(step)) {
+        keep_centers(state, true);
         if (state->bad_steps >= state->config->train.skip_bad_steps)
             return describe_bad_step(state, step, error);
         state->bad_steps++;

@@ -24,6 +24,8 @@ typedef struct {
     int64_t total_iterations;
     int64_t iteration; /* the next one to do, 0-based */
     int64_t bad_steps; /* consecutive steps skipped for non-finite values */
+    /* The teacher's centres before the step, for a step that is skipped; owned, NULL where they are unused */
+    float *dino_center_before, *ibot_center_before;
 } TrainState;
 
 /* What one step says about itself; the same on all ranks. */
@@ -45,7 +47,8 @@ void train_state_fini(TrainState *state);
 
 /* One step on `batch`: schedules, forward and backward, norms, clip, AdamW, teacher. STATUS_FAILED, the same
  * on all ranks, when a loss or a norm is NaN or inf and train.skip_bad_steps is used up: the message names
- * the step, the term and the first bad tensor, and the weights stay as they were. Collective over COMM. */
+ * the step, the term and the first bad tensor; weights, moments and centres stay as they were. Collective
+ * over COMM. */
 Status train_state_step(TrainState *state, const Batch *batch, TrainStep *step, Error *error);
 
 /* The state as the checkpoint functions take it, after iteration `iteration`; config_text is borrowed. */

@@ -145,7 +145,7 @@ static Status save(MpiCase *c, const char *folder, CheckpointState *s, int64_t i
 {
     set_meta(s, iteration);
     visit_state(s, iteration, true);
-    return checkpoint_save(folder, s, keep, c->comm, &c->error);
+    return checkpoint_save(folder, s, keep, 0, c->comm, &c->error);
 }
 
 /* Loads and compares with what the file's own iteration says. */
@@ -290,7 +290,7 @@ Status case_checkpoint_bandwidth(MpiCase *c)
         set_meta(s, i);
         comm_barrier(c->comm);
         double start = clock_seconds();
-        status = checkpoint_save(c->argv[0], s, 1, c->comm, &c->error);
+        status = checkpoint_save(c->argv[0], s, 1, 0, c->comm, &c->error);
         double saved = clock_seconds();
         if (status == STATUS_OK) status = checkpoint_load(path, s, c->comm, &c->error);
         double loaded = clock_seconds();

@@ -43,6 +43,8 @@ int64_t mpi_case_number(const MpiCase *c, int index, int64_t fallback);
     X(comm_killed) \
     X(comm_timeout) \
     X(comm_abort) \
+    X(features) \
+    X(knn_shards) \
     X(run_stop) \
     X(run_deaf) \
     X(run_exit) \

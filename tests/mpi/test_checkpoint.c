@@ -1,6 +1,6 @@
 /* test_checkpoint.c - checkpoints on several ranks: any rank count reads what any wrote; kills, full disks
  * and damage leave the last complete one in force. */
-#include "support/process.h"
+#include "../support/process.h"
 
 #include "base/rng.h"
 #include "base/status.h"

@@ -1,6 +1,6 @@
 /* test_atomic_file.c - replacing files: contents, leftovers, refusal. */
 #include "../support/temp_folder.h"
-#include "run/atomic_file.h"
+#include "base/atomic_file.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

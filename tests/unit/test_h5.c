@@ -1,8 +1,8 @@
 /* test_h5.c - files, data sets and attributes: round trips, atomicity, and refusing what we never write. */
+#include "base/atomic_file.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "features/features_file.h"
-#include "h5/durable.h"
 #include "h5/h5_attribute.h"
 #include "h5/h5_check.h"
 #include "h5/result_file.h"
@@ -188,7 +188,7 @@ Test(h5, a_file_has_its_name_only_when_whole)
 {
     Error error = {0};
     H5File file;
-    OK(durable_write_text(in_folder("a.h5"), "the old one", &error));
+    OK(atomic_file_write_text(in_folder("a.h5"), "the old one", &error));
     OK(h5_file_create(&file, in_folder("a.h5"), &error));
     cr_assert(exists("a.h5.tmp"));
     h5_file_abandon(&file);
@@ -212,7 +212,7 @@ Test(h5, unusable_files_are_one_line)
     cr_assert_eq(h5_file_open(&file, in_folder("missing.h5"), &error), STATUS_INPUT);
     cr_assert(strstr(error.text, "missing.h5: No such file"), "%s", error.text);
     cr_assert_eq(h5_file_open(&file, folder, &error), STATUS_INPUT);
-    OK(durable_write_text(in_folder("text.h5"), "not HDF5 at all", &error));
+    OK(atomic_file_write_text(in_folder("text.h5"), "not HDF5 at all", &error));
     cr_assert_eq(h5_file_open(&file, in_folder("text.h5"), &error), STATUS_INPUT);
     cr_assert(strstr(error.text, "not a whole HDF5 file"), "%s", error.text);
     OK(h5_file_create(&file, in_folder("cut.h5"), &error));
@@ -410,7 +410,7 @@ Test(h5, results_come_back)
 Test(h5, a_full_disk_is_an_error)
 {
     Error error = {0};
-    cr_assert_eq(durable_probe_space("/dev/full/x", 1, &error), STATUS_FAILED);
-    cr_assert_eq(durable_probe_space(in_folder("x"), (int64_t)1 << 60, &error), STATUS_FAILED);
+    cr_assert_eq(atomic_file_probe_space("/dev/full/x", 1, &error), STATUS_FAILED);
+    cr_assert_eq(atomic_file_probe_space(in_folder("x"), (int64_t)1 << 60, &error), STATUS_FAILED);
     cr_assert_not(exists("x"));
 }

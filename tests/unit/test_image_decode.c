@@ -414,9 +414,11 @@ static void expect_line(const char *folder, char *line)
     if (strcmp(field[1], "decode") == 0) cr_assert(status == STATUS_OK, "%s: %s", field[0], error.text);
     if (strcmp(field[1], "reject") == 0) cr_assert(status == STATUS_INPUT, "%s decodes", field[0]);
     if (status == STATUS_OK)
-        cr_assert(image.width == atoll(field[2]) && image.height == atoll(field[3]), "%s: size", field[0]);
+        cr_assert(image.width == strtoll(field[2], NULL, 10) && image.height == strtoll(field[3], NULL, 10),
+                  "%s: size", field[0]);
     if (status == STATUS_OK && field[4][0] != '\0')
-        expect_means(&image, field[0], (double[3]){atof(field[4]), atof(field[5]), atof(field[6])});
+        expect_means(&image, field[0],
+                     (double[3]){strtod(field[4], NULL), strtod(field[5], NULL), strtod(field[6], NULL)});
     image_destroy(&image);
     free(file.bytes);
 }

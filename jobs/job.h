@@ -1,0 +1,47 @@
+/* job.h - what a job is: one file jobs/job_<name>.c with one function, and one line in the table of main.c.
+ *
+ * A job gets everything ready: MPI runs, the command line is parsed, the configuration is loaded, checked and
+ * the same on every rank. It returns an agreed status (the same on all ranks, comm_agree); when one rank
+ * alone cannot go on while others may wait for it, it calls run_fail. Results go to stdout on rank 0, and
+ * with `json` the last line of stdout is one JSON object.
+ */
+#ifndef DINOBATCH_JOBS_JOB_H
+#define DINOBATCH_JOBS_JOB_H
+
+#include "config/config.h"
+#include "run/options.h"
+#include "run/run.h"
+
+/* All borrowed from main. */
+typedef struct {
+    Run *run;
+    Comm *comm; /* of run */
+    Log *log;   /* of run */
+    const Options *options;
+    Config *config; /* resolved; the job may fill in what it derives */
+    bool json;
+} JobContext;
+
+typedef struct {
+    const char *name;
+    const char *help; /* one line */
+    OptionsWanted wanted;
+    Status (*run)(JobContext *context, Error *error);
+} Job;
+
+extern const OptionSpec job_bench_options[];
+Status job_bench(JobContext *context, Error *error);
+Status job_doctor(JobContext *context, Error *error);
+extern const OptionSpec job_pack_options[], job_synth_options[];
+
+Status job_pack(JobContext *context, Error *error);
+Status job_pretrain(JobContext *context, Error *error);
+Status job_synth(JobContext *context, Error *error);
+Status job_validate(JobContext *context, Error *error);
+
+extern const OptionSpec job_evaluate_options[], job_extract_options[], job_visualize_options[];
+Status job_evaluate(JobContext *context, Error *error);
+Status job_extract(JobContext *context, Error *error);
+Status job_visualize(JobContext *context, Error *error);
+
+#endif

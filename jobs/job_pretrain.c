@@ -1,0 +1,137 @@
+/* job_pretrain.c - trains student and teacher: the main job. */
+#include "base/memory.h"
+#include "data/augment.h"
+#include "data/data_set.h"
+#include "device/device.h"
+#include "eval/eval_knn.h"
+#include "job.h"
+#include "train/train_loop.h"
+
+#include <cjson/cJSON.h>
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Ranks that share this rank's node. */
+static int ranks_on_node(const Run *run)
+{
+    const char *mine = run->hosts + (size_t)comm_rank(run->comm) * RUN_HOST_BYTES;
+    int count = 0;
+    for (int r = 0; r < comm_size(run->comm); r++)
+        count += strcmp(mine, run->hosts + (size_t)r * RUN_HOST_BYTES) == 0;
+    return count;
+}
+
+static Status open_data(JobContext *context, DataSet **set, Error *error)
+{
+    const char *spec = context->config->train.dataset_path;
+    TRY(comm_agree(context->comm, data_set_create(set, spec, error), error));
+    for (int64_t i = 0; data_set_note(*set, i); i++)
+        log_warning(context->log, "%s", data_set_note(*set, i));
+    log_info(context->log, "%s: %lld images, %lld classes", spec, (long long)data_set_count(*set),
+             (long long)data_set_class_count(*set));
+    return STATUS_OK;
+}
+
+static void print_result(const JobContext *context, const TrainLoopResult *result, const char *folder)
+{
+    if (comm_rank(context->comm) != 0) return;
+    if (!context->json) {
+        printf("%s: iterations %lld to %lld, loss %.4f, %.1f images/s, %s\n", folder,
+               (long long)result->first_iteration, (long long)(result->first_iteration + result->iterations),
+               result->final_loss, result->images_per_s,
+               result->checkpoint[0] ? result->checkpoint : "no checkpoint");
+        return;
+    }
+    cJSON *tree = cJSON_CreateObject();
+    cJSON_AddStringToObject(tree, "output_dir", folder);
+    cJSON_AddNumberToObject(tree, "first_iteration", (double)result->first_iteration);
+    cJSON_AddNumberToObject(tree, "iterations", (double)result->iterations);
+    cJSON_AddNumberToObject(tree, "total_loss", result->final_loss);
+    cJSON_AddNumberToObject(tree, "images_per_s", result->images_per_s);
+    cJSON_AddStringToObject(tree, "checkpoint", result->checkpoint);
+    char *text = cJSON_PrintUnformatted(tree);
+    printf("%s\n", text);
+    cJSON_free(text);
+    cJSON_Delete(tree);
+}
+
+/* What the loop's evaluation callback works on. */
+typedef struct {
+    JobContext *job;
+    EvalKnn *knn;
+} Evaluation;
+
+static Status evaluate(void *context, TrainState *state, int64_t iteration, const char *path, Error *error)
+{
+    const Evaluation *evaluation = context;
+    (void)path;
+    FeatureBackbone backbone = {.vit = &state->ssl.vit,
+                                .weights = &state->ssl.teacher_weights[PARAM_BACKBONE],
+                                .hooks = &state->ssl.teacher_hooks};
+    EvalKnnResult result;
+    TRY(eval_knn_run(evaluation->knn, FEATURE_CLASS_TOKEN, &backbone, &result, error));
+    char relative[64], *json = eval_knn_json(&result);
+    snprintf(relative, sizeof relative, "eval/training_%lld/knn.json", (long long)iteration);
+    Status status = run_folder_write(&evaluation->job->run->folder, relative, json, error);
+    log_info(evaluation->job->log, "iteration %lld: k-NN %s", (long long)iteration, json);
+    memory_free(json);
+    return status;
+}
+
+/* Opens the evaluation's data before the first step, so that a wrong path does not cost a training. */
+static Status open_evaluation(JobContext *context, Evaluation *evaluation, Error *error)
+{
+    const Config *config = context->config;
+    *evaluation = (Evaluation){.job = context};
+    bool wanted = config->evaluation.eval_period_iterations > 0 && config->evaluation.train_dataset_path[0] &&
+                  config->evaluation.val_dataset_path[0];
+    if (!wanted) return STATUS_OK;
+    AugmentParams augment = augment_params_default();
+    EvalKnnParams params = {
+        .config = config, .comm = context->comm, .log = context->log, .threads = omp_get_max_threads()};
+    memcpy(params.mean, augment.mean, sizeof params.mean);
+    memcpy(params.std, augment.std, sizeof params.std);
+    return eval_knn_create(&evaluation->knn, &params, error);
+}
+
+static Status train(JobContext *context, const DataSet *set, Error *error)
+{
+    TrainState state = {0};
+    TrainLoopOptions options = {.resume = !context->options->no_resume,
+                                .allow_config_change = context->options->allow_config_change};
+    Evaluation evaluation;
+    TRY(train_loop_resolve_batch(context->run, context->config, options.resume, error));
+    TRY(open_evaluation(context, &evaluation, error));
+    if (evaluation.knn) {
+        options.evaluate = evaluate;
+        options.evaluate_context = &evaluation;
+    }
+    Status status = train_state_init(&state, context->config, context->comm, omp_get_max_threads(), error);
+    status = comm_agree(context->comm, status, error);
+    if (status == STATUS_OK) {
+        TrainLoopResult result;
+        status = train_loop(context->run, &state, set, &options, &result, error);
+        if (status == STATUS_OK || status == STATUS_REQUEUE)
+            print_result(context, &result, context->run->folder.path);
+    }
+    train_state_fini(&state);
+    if (evaluation.knn) eval_knn_destroy(evaluation.knn);
+    return status;
+}
+
+Status job_pretrain(JobContext *context, Error *error)
+{
+    Config *config = context->config;
+    DeviceKind device;
+    TRY(device_choose((DeviceKind)config->compute.device, &device, error));
+    omp_set_num_threads(train_state_threads(config, ranks_on_node(context->run)));
+    DataSet *set = NULL;
+    TRY(open_data(context, &set, error));
+    char *resolved = config_dump(config);
+    Status status = run_open_folder(context->run, config->train.output_dir, resolved, "cpu", error);
+    memory_free(resolved);
+    if (status == STATUS_OK) status = train(context, set, error);
+    data_set_destroy(set);
+    return status;
+}

@@ -1,0 +1,151 @@
+/* main.c - `dinobatch JOB ...`: finds the job, prepares what every job needs, hands its exit status on.
+ *
+ * What needs no communication (help, a wrong command line, --print-config) happens before MPI starts, so that
+ * it works on a login node too; under a launcher only rank 0 speaks then.
+ */
+#include "base/memory.h"
+#include "job.h"
+#include "run/run_config.h"
+#include "run/version.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const Job JOBS[] = {
+    {"pack", "a folder, tar or list of pictures into HDF5 shards", {job_pack_options, NULL, 0, 0}, job_pack},
+    {"synth", "writes the procedural labelled data set", {job_synth_options, NULL, 0, 0}, job_synth},
+    {"pretrain", "trains student and teacher", {0}, job_pretrain},
+    {"extract", "features of a data set by a checkpoint", {job_extract_options, NULL, 0, 0}, job_extract},
+    {"evaluate", "figures of a trained backbone", {job_evaluate_options, "knn", 1, 1}, job_evaluate},
+    {"validate", "checks a file against its schema and checksums", {NULL, "FILE", 1, 1}, job_validate},
+    {"visualize",
+     "pictures of features and of a training",
+     {job_visualize_options, "pca|curves", 1, 1},
+     job_visualize},
+    {"bench",
+     "hot operations and the whole step, against the machine's limits",
+     {job_bench_options, NULL, 0, 0},
+     job_bench},
+    {"doctor", "what this build and this machine can do", {0}, job_doctor},
+};
+enum { JOB_COUNT = sizeof JOBS / sizeof *JOBS };
+
+static void print_jobs(FILE *out)
+{
+    fprintf(out, "dinobatch %s: DINOv2 training as MPI batch jobs\n\n", version_number());
+    fprintf(out, "usage: dinobatch JOB [OPTION]... [key=value]...     alone, or under mpirun or srun\n");
+    fprintf(out, "       dinobatch JOB --help | --help | --version\n\njobs:\n");
+    for (int i = 0; i < JOB_COUNT; i++)
+        fprintf(out, "  %-12s %s\n", JOBS[i].name, JOBS[i].help);
+    fprintf(out, "\nexit status: 0 done; 1 failed; 2 usage, configuration or input; 75 stopped on request, "
+                 "run again\n");
+    fprintf(
+        out,
+        "environment: DINOBATCH_TIMEOUT, seconds that one collective may take (default 1800, 0: no limit)\n");
+}
+
+static const Job *find_job(const char *name, Error *error)
+{
+    const char *names[JOB_COUNT];
+    for (int i = 0; i < JOB_COUNT; i++) {
+        if (strcmp(JOBS[i].name, name) == 0) return &JOBS[i];
+        names[i] = JOBS[i].name;
+    }
+    const char *near = options_nearest(name, names, JOB_COUNT);
+    if (near)
+        status_fail(error, STATUS_INPUT, "unknown job '%s'; did you mean %s?", name, near);
+    else
+        status_fail(error, STATUS_INPUT, "unknown job '%s'; see dinobatch --help", name);
+    return NULL;
+}
+
+static void print_job_help(const Job *job)
+{
+    char *usage = options_help(job->name, &job->wanted);
+    char *keys = config_help();
+    printf("%s: %s\n\n%s\nconfiguration keys:\n%s", job->name, job->help, usage, keys);
+    memory_free(usage);
+    memory_free(keys);
+}
+
+static Status print_config(const Options *options, bool speaks, Error *error)
+{
+    Config config;
+    TRY(run_config_load(&config, options, error));
+    char *text = config_dump(&config);
+    if (speaks) fputs(text, stdout);
+    memory_free(text);
+    config_fini(&config);
+    return STATUS_OK;
+}
+
+/* The part with MPI: everything from here on is collective. Returns the process's exit status. */
+static int run_job(const Job *job, const Options *options, int argc, char **argv)
+{
+    Error error = {0};
+    Run run;
+    Status status = run_start(&run, argc, argv, &error);
+    if (status != STATUS_OK) {
+        fprintf(stderr, "error: %s\n", error.text);
+        return (int)status;
+    }
+    Config config;
+    status = run_config_load_all(&config, options, run.comm, &run.log, &error);
+    if (status == STATUS_OK) {
+        JobContext context = {.run = &run,
+                              .comm = run.comm,
+                              .log = &run.log,
+                              .options = options,
+                              .config = &config,
+                              .json = options->json};
+        status = job->run(&context, &error);
+        config_fini(&config);
+    }
+    return run_finish(&run, status, &error);
+}
+
+/* Usage errors are the same on all ranks, so each leaves by itself and rank 0 says why. */
+static int refuse(const Error *error, bool speaks)
+{
+    if (speaks) fprintf(stderr, "error: %s\n", error->text);
+    return STATUS_INPUT;
+}
+
+int main(int argc, char **argv)
+{
+    Error error = {0};
+    bool speaks = launcher_detect().rank == 0;
+    if (argc < 2) {
+        if (speaks) print_jobs(stderr);
+        return STATUS_INPUT;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        if (speaks) print_jobs(stdout);
+        return STATUS_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        if (speaks) printf("dinobatch %s (%s), %s\n", version_number(), version_git(), version_build());
+        return STATUS_OK;
+    }
+    const Job *job = find_job(argv[1], &error);
+    if (!job) return refuse(&error, speaks);
+
+    /* getopt permutes; the manifest shows the command line as it was given. */
+    char **words = memory_alloc_array((size_t)argc + 1, sizeof *words);
+    memcpy(words, argv, (size_t)argc * sizeof *words);
+    Options options;
+    Status status = options_parse(&options, &job->wanted, argc, words, &error);
+    int exit_status;
+    if (status == STATUS_OK && options.help) {
+        if (speaks) print_job_help(job);
+        exit_status = STATUS_OK;
+    } else if (status == STATUS_OK && options.print_config) {
+        status = print_config(&options, speaks, &error);
+        exit_status = status == STATUS_OK ? STATUS_OK : refuse(&error, speaks);
+    } else {
+        exit_status = status == STATUS_OK ? run_job(job, &options, argc, argv) : refuse(&error, speaks);
+    }
+    options_fini(&options);
+    memory_free(words);
+    return exit_status;
+}

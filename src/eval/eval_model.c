@@ -1,0 +1,164 @@
+/* eval_model.c - see eval_model.h. */
+#include "eval/eval_model.h"
+
+#include "base/memory.h"
+#include "data/augment.h"
+#include "ssl/ssl_meta_arch.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+Status eval_model_role(CheckpointRole *role, const char *word, Error *error)
+{
+    *role = CHECKPOINT_TEACHER;
+    if (!word || strcmp(word, "teacher") == 0) return STATUS_OK;
+    *role = CHECKPOINT_STUDENT;
+    if (strcmp(word, "student") == 0) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "--which %s: expected teacher or student", word);
+}
+
+/* --- where the checkpoint is --- */
+
+static bool is_folder(const char *path)
+{
+    struct stat facts;
+    return stat(path, &facts) == 0 && S_ISDIR(facts.st_mode);
+}
+
+/* model->path = the file that `path` means. Collective over COMM: rank 0 looks, so that all take the same
+ * one. */
+static Status resolve_path(EvalModel *model, const char *path, Comm *comm, Log *log, Error *error)
+{
+    char folder[CHECKPOINT_PATH_MAX];
+    int64_t kind = 0; /* a file, a folder of checkpoints, a run folder */
+    if (snprintf(folder, sizeof folder, "%s/checkpoints", path) >= (int)sizeof folder)
+        return status_fail(error, STATUS_INPUT, "--model: the path is too long");
+    if (comm_rank(comm) == 0) kind = is_folder(folder) ? 2 : is_folder(path) ? 1 : 0;
+    comm_broadcast(comm, &kind, 1, DTYPE_I64, 0, NULL);
+    if (kind == 0) {
+        snprintf(model->path, sizeof model->path, "%s", path);
+        return STATUS_OK;
+    }
+    bool found = false;
+    TRY(checkpoint_find_latest(kind == 2 ? folder : path, comm, log, model->path, &found, error));
+    return found
+               ? STATUS_OK
+               : status_fail(error, STATUS_INPUT, "--model %s: there is no complete checkpoint in it", path);
+}
+
+/* --- its configuration --- */
+
+static bool shapes_the_network(const char *key)
+{
+    return strncmp(key, "student.", strlen("student.")) == 0 || strcmp(key, "crops.global_crops_size") == 0;
+}
+
+static Status overlay(Config *config, const Options *options, Error *error)
+{
+    for (int i = 0; i < options->config_file_count; i++)
+        TRY(config_load_file(config, options->config_files[i], error));
+    for (int i = 0; i < options->override_count; i++)
+        TRY(config_override(config, options->overrides[i], error));
+    return config_check(config, error);
+}
+
+/* A key that the options changed although the weights depend on it. */
+static Status check_same_network(const Config *saved, const Config *config, const char *path, Error *error)
+{
+    ConfigDiff diff;
+    config_diff_init(&diff, saved, config);
+    Status status = STATUS_OK;
+    for (int i = 0; i < diff.count && status == STATUS_OK; i++)
+        if (shapes_the_network(diff.items[i].key))
+            status = status_fail(error, STATUS_INPUT, "%s: %s is %s in the checkpoint, and cannot become %s",
+                                 path, diff.items[i].key, diff.items[i].before, diff.items[i].after);
+    config_diff_fini(&diff);
+    return status;
+}
+
+static Status resolve_config(EvalModel *model, const char *text, const Options *options, Error *error)
+{
+    Config saved;
+    config_init(&saved);
+    size_t size = strlen(text);
+    Status status = config_load_text(&saved, model->path, text, size, error);
+    if (status == STATUS_OK) status = config_load_text(&model->config, model->path, text, size, error);
+    if (status == STATUS_OK) status = overlay(&model->config, options, error);
+    if (status == STATUS_OK) status = check_same_network(&saved, &model->config, model->path, error);
+    config_fini(&saved);
+    return status;
+}
+
+/* --- the network --- */
+
+static void build(EvalModel *model)
+{
+    VitConfig config = ssl_vit_config(&model->config);
+    config.drop_path_rate = 0.0;
+    param_table_init(&model->table);
+    vit_build(&model->vit, &config, &model->table);
+    size_t n = (size_t)model->table.flat_count;
+    model->flat = memory_alloc_array(n, sizeof *model->flat);
+    if (model->config.compute_precision.teacher.backbone.mixed_precision.param_dtype == DTYPE_BF16)
+        model->reduced = memory_alloc_array(n, sizeof *model->reduced);
+    model->weights = (Weights){&model->table, model->flat, model->reduced};
+    model->backbone = (FeatureBackbone){.vit = &model->vit, .weights = &model->weights};
+}
+
+static void refresh(EvalModel *model)
+{
+    for (int64_t i = 0; model->reduced && i < model->table.flat_count; i++)
+        model->reduced[i] = dtype_bf16_from_f32(model->flat[i]);
+}
+
+Status eval_model_load(EvalModel *model, const char *path, CheckpointRole role, const Options *options,
+                       Comm *comm, Log *log, Error *error)
+{
+    *model = (EvalModel){.role = role};
+    config_init(&model->config);
+    TRY(resolve_path(model, path, comm, log, error));
+    CheckpointMeta meta = {0};
+    TRY(checkpoint_read_meta(model->path, &meta, comm, error));
+    model->iteration = meta.iteration;
+    for (int c = 0; c < 3; c++) {
+        model->mean[c] = (float)meta.mean[c];
+        model->std[c] = (float)meta.std[c];
+    }
+    Status status = comm_agree(comm, resolve_config(model, meta.config, options, error), error);
+    checkpoint_meta_fini(&meta);
+    TRY(status);
+    build(model);
+    TRY(checkpoint_load_backbone(model->path, role, &model->table, model->flat, comm, error));
+    refresh(model);
+    return STATUS_OK;
+}
+
+Status eval_model_untrained(EvalModel *model, const Config *config, Error *error)
+{
+    *model = (EvalModel){.role = CHECKPOINT_STUDENT, .iteration = -1};
+    config_init(&model->config);
+    char *text = config_dump(config);
+    Status status = config_load_text(&model->config, "configuration", text, strlen(text), error);
+    memory_free(text);
+    TRY(status);
+    AugmentParams augment = augment_params_default();
+    memcpy(model->mean, augment.mean, sizeof model->mean);
+    memcpy(model->std, augment.std, sizeof model->std);
+    build(model);
+    param_table_initialise(&model->table, (uint64_t)model->config.train.seed, model->flat);
+    refresh(model);
+    return STATUS_OK;
+}
+
+void eval_model_fini(EvalModel *model)
+{
+    if (model->vit.blocks) {
+        vit_fini(&model->vit);
+        param_table_fini(&model->table);
+    }
+    memory_free(model->flat);
+    memory_free(model->reduced);
+    config_fini(&model->config);
+    *model = (EvalModel){0};
+}

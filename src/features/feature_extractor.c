@@ -1,0 +1,279 @@
+/* feature_extractor.c - see feature_extractor.h. */
+#include "features/feature_extractor.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/memory.h"
+#include "data/eval_loader.h"
+#include "features/skipped_images.h"
+#include "run/progress.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { RAW_EDGE = 32, PREFETCH = 2, PROGRESS_LINES = 5 };
+
+const char *feature_extractor_layer(FeatureKind kind)
+{
+    static const char *const names[] = {[FEATURE_CLASS_TOKEN] = "class_token",
+                                        [FEATURE_MEAN_PATCH] = "mean_patch",
+                                        [FEATURE_RAW_PIXELS] = "raw_pixels"};
+    return names[kind];
+}
+
+Status feature_extractor_check(const FeatureExtractor *extractor, Error *error)
+{
+    const FeatureInput *input = &extractor->input;
+    if (input->crop_size > input->resize_size)
+        return status_fail(error, STATUS_INPUT,
+                           "evaluation.crop_size: %lld is larger than evaluation.resize_size %lld",
+                           (long long)input->crop_size, (long long)input->resize_size);
+    if (extractor->kind == FEATURE_RAW_PIXELS) return STATUS_OK;
+    int64_t p = extractor->backbone->vit->config.patch_size;
+    if (input->crop_size % p != 0)
+        return status_fail(error, STATUS_INPUT,
+                           "evaluation.crop_size: %lld is not a multiple of the patch size %lld",
+                           (long long)input->crop_size, (long long)p);
+    return STATUS_OK;
+}
+
+int64_t feature_extractor_raw_size(const FeatureInput *input)
+{
+    return input->crop_size < RAW_EDGE ? input->crop_size : RAW_EDGE;
+}
+
+int64_t feature_extractor_columns(const FeatureExtractor *extractor)
+{
+    int64_t edge = feature_extractor_raw_size(&extractor->input);
+    return extractor->kind == FEATURE_RAW_PIXELS ? VIT_IMAGE_CHANNELS * edge * edge
+                                                 : extractor->backbone->vit->config.embed_dim;
+}
+
+static OpsLimits backbone_limits(const FeatureBackbone *backbone, int64_t n, int64_t height, int64_t width)
+{
+    const VitConfig *c = &backbone->vit->config;
+    int64_t tokens = 1 + c->num_register_tokens + vit_patches(backbone->vit, height, width);
+    int64_t pixels = VIT_IMAGE_CHANNELS * c->patch_size * c->patch_size;
+    int64_t widest = 8 * c->embed_dim; /* gate and value of the widest feed-forward layer */
+    return (OpsLimits){.rows = n * tokens,
+                       .width = widest > pixels ? widest : pixels,
+                       .max_seqlen = tokens,
+                       .head_dim = c->embed_dim / c->num_heads,
+                       .bf16 = backbone->weights->reduced != NULL};
+}
+
+OpsLimits feature_extractor_limits(const FeatureExtractor *extractor)
+{
+    if (extractor->kind == FEATURE_RAW_PIXELS) return (OpsLimits){0};
+    int64_t crop = extractor->input.crop_size;
+    return backbone_limits(extractor->backbone, extractor->input.batch_size, crop, crop);
+}
+
+/* --- one pass through the network --- */
+
+/* What a pass of n images needs; lives in the arena. */
+typedef struct {
+    VitPass pass;
+    int64_t row_count; /* tokens that the final norm is computed for */
+    Tensor rows;       /* [row_count] int32 */
+    Tensor tokens;     /* [row_count, D] fp32 */
+    Tensor stats;      /* [row_count, 2] fp32 */
+} FeaturePass;
+
+typedef struct {
+    float *images; /* [n, 3, height, width] */
+    int64_t n, height, width;
+    bool patches; /* all patch tokens, else the class tokens */
+} FeatureImages;
+
+static FeaturePass layout_pass(const FeatureBackbone *backbone, const FeatureImages *images, Arena *arena)
+{
+    const Vit *vit = backbone->vit;
+    VitCrops crops = {.sequences = images->n, .height = images->height, .width = images->width};
+    crops.images = tensor_view(images->images, DTYPE_F32, 4,
+                               (int64_t[]){images->n, VIT_IMAGE_CHANNELS, images->height, images->width});
+    VitInput input = {.set_count = 1, .sets = {crops}};
+    int64_t each = images->patches ? vit_patches(vit, images->height, images->width) : 1;
+    FeaturePass p = {.pass = vit_pass(vit, &input, arena), .row_count = images->n * each};
+    p.rows = tensor_alloc_1d(arena, DTYPE_I32, p.row_count);
+    p.tokens = tensor_alloc_2d(arena, DTYPE_F32, p.row_count, vit->config.embed_dim);
+    p.stats = tensor_alloc_2d(arena, DTYPE_F32, p.row_count, 2);
+    if (arena_is_measuring(arena)) return p;
+
+    int64_t offset = images->patches ? 1 + vit->config.num_register_tokens : 0;
+    int32_t *rows = tensor_i32(p.rows);
+    for (int64_t i = 0; i < images->n; i++)
+        for (int64_t j = 0; j < each; j++)
+            *rows++ = (int32_t)(vit_row(&p.pass, 0, i) + offset + j);
+    return p;
+}
+
+/* pass->tokens [row_count, D]. */
+static void run_pass(const FeatureBackbone *backbone, const Ops *ops, FeaturePass *p)
+{
+    vit_forward(backbone->vit, ops, backbone->weights, &p->pass, backbone->hooks);
+    vit_norm_forward(backbone->vit, ops, backbone->weights, p->pass.x, p->rows, p->tokens, p->stats,
+                     backbone->hooks);
+}
+
+void feature_extractor_patch_tokens(const FeatureBackbone *backbone, const Ops *ops, float *images, int64_t n,
+                                    int64_t height, int64_t width, float *out)
+{
+    FeatureImages all = {.images = images, .n = n, .height = height, .width = width, .patches = true};
+    Arena plan = arena_measuring();
+    layout_pass(backbone, &all, &plan);
+    Arena arena = arena_create(plan.peak);
+    FeaturePass p = layout_pass(backbone, &all, &arena);
+    run_pass(backbone, ops, &p);
+    memcpy(out, p.tokens.data, tensor_bytes(p.tokens));
+    arena_destroy(&arena);
+}
+
+/* --- batches --- */
+
+static void mean_of_patches(float *out, const float *tokens, int64_t n, int64_t patches, int64_t D)
+{
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = 0; j < D; j++) {
+            double sum = 0.0;
+            for (int64_t p = 0; p < patches; p++)
+                sum += (double)tokens[(i * patches + p) * D + j];
+            out[i * D + j] = (float)(sum / (double)patches);
+        }
+    }
+}
+
+static FeatureImages batch_images(const FeatureExtractor *extractor, float *images, int64_t n)
+{
+    int64_t edge = extractor->input.crop_size;
+    return (FeatureImages){.images = images,
+                           .n = n,
+                           .height = edge,
+                           .width = edge,
+                           .patches = extractor->kind == FEATURE_MEAN_PATCH};
+}
+
+/* out[n, columns] of images[n, 3, edge, edge]. */
+static void compute_batch(const FeatureExtractor *extractor, const Ops *ops, Arena *arena, float *images,
+                          int64_t n, float *out)
+{
+    int64_t d = feature_extractor_columns(extractor);
+    if (extractor->kind == FEATURE_RAW_PIXELS) {
+        memcpy(out, images, (size_t)(n * d) * sizeof *out);
+        return;
+    }
+    arena_reset(arena, 0);
+    FeatureImages batch = batch_images(extractor, images, n);
+    FeaturePass p = layout_pass(extractor->backbone, &batch, arena);
+    run_pass(extractor->backbone, ops, &p);
+    if (extractor->kind == FEATURE_MEAN_PATCH)
+        mean_of_patches(out, tensor_f32(p.tokens), n, p.row_count / n, d);
+    else
+        memcpy(out, p.tokens.data, tensor_bytes(p.tokens));
+}
+
+/* Moves the rows of readable images to the front of the batch's rows and counts them in. */
+static void keep_valid(FeatureRows *rows, const EvalBatch *batch)
+{
+    float *values = rows->values + rows->count * rows->d;
+    int64_t kept = 0;
+    for (int64_t i = 0; i < batch->count; i++) {
+        if (!batch->valid[i]) continue;
+        if (kept != i)
+            memcpy(values + kept * rows->d, values + i * rows->d, (size_t)rows->d * sizeof *values);
+        rows->labels[rows->count + kept] = batch->labels[i];
+        rows->indices[rows->count + kept] = batch->indices[i];
+        kept++;
+    }
+    rows->count += kept;
+    rows->skipped += batch->count - kept;
+    rows->wait_seconds += batch->wait_seconds;
+}
+
+static void part_of_rank(int64_t n, int rank, int ranks, int64_t *first, int64_t *last)
+{
+    int64_t base = n / ranks, longer = n % ranks;
+    *first = rank * base + (rank < longer ? rank : longer);
+    *last = *first + base + (rank < longer);
+}
+
+static EvalLoaderParams loader_params(const FeatureExtractor *extractor, int64_t first, int64_t last)
+{
+    const FeatureInput *input = &extractor->input;
+    EvalLoaderParams params = {.resize_size = input->resize_size,
+                               .crop_size = input->crop_size,
+                               .std = {1.0f, 1.0f, 1.0f},
+                               .batch_size = input->batch_size,
+                               .first = first,
+                               .last = last,
+                               .num_workers = input->num_workers,
+                               .prefetch = PREFETCH};
+    if (extractor->kind == FEATURE_RAW_PIXELS) {
+        params.crop_size = feature_extractor_raw_size(input);
+        double scale = (double)params.crop_size / (double)input->crop_size;
+        params.resize_size = (int64_t)lround((double)input->resize_size * scale);
+    } else {
+        memcpy(params.mean, input->mean, sizeof params.mean);
+        memcpy(params.std, input->std, sizeof params.std);
+    }
+    return params;
+}
+
+/* All batches of this rank's part. Not collective. */
+static Status extract_part(const FeatureExtractor *extractor, const Ops *ops, Arena *arena,
+                           EvalLoader *loader, int64_t images, FeatureRows *rows, Error *error)
+{
+    Progress progress =
+        progress_begin(extractor->log, extractor->what, 0, images, images / PROGRESS_LINES + 1);
+    Status status = STATUS_OK;
+    for (;;) {
+        EvalBatch *batch = NULL;
+        status = eval_loader_next(loader, &batch, error);
+        if (status != STATUS_OK || !batch) break;
+        compute_batch(extractor, ops, arena, batch->images, batch->count,
+                      rows->values + rows->count * rows->d);
+        keep_valid(rows, batch);
+        eval_loader_release(loader, batch);
+        progress_update(&progress, rows->count + rows->skipped, "");
+    }
+    progress_end(&progress);
+    return status;
+}
+
+Status feature_extractor_run(const FeatureExtractor *extractor, const Ops *ops, Comm *comm,
+                             const DataSet *set, FeatureRows *rows, Error *error)
+{
+    double start = clock_seconds();
+    int64_t first, last;
+    part_of_rank(data_set_count(set), comm_rank(comm), comm_size(comm), &first, &last);
+    FeatureExtractor bounded = *extractor; /* no room for a batch that a small set never fills */
+    if (last - first < bounded.input.batch_size) bounded.input.batch_size = last > first ? last - first : 1;
+    extractor = &bounded;
+    feature_rows_init(rows, last - first, feature_extractor_columns(extractor));
+    TRY(comm_agree(comm, feature_extractor_check(extractor, error), error));
+
+    Arena arena = {0};
+    if (extractor->kind != FEATURE_RAW_PIXELS) {
+        Arena plan = arena_measuring();
+        FeatureImages largest = batch_images(extractor, NULL, extractor->input.batch_size);
+        layout_pass(extractor->backbone, &largest, &plan);
+        arena = arena_create(plan.peak);
+    }
+    EvalLoaderParams params = loader_params(extractor, first, last);
+    EvalLoader *loader = NULL;
+    Status status = eval_loader_create(&loader, &params, set, error);
+    if (status == STATUS_OK) status = extract_part(extractor, ops, &arena, loader, last - first, rows, error);
+    status = comm_agree(comm, status, error);
+    if (status == STATUS_OK) skipped_images_log(loader, comm, extractor->log);
+    eval_loader_destroy(loader);
+    arena_destroy(&arena);
+    TRY(status);
+
+    comm_all_reduce(comm, &rows->skipped, 1, DTYPE_I64, COMM_SUM, NULL);
+    feature_rows_number(rows, comm);
+    rows->seconds = clock_seconds() - start;
+    if (rows->total == 0)
+        return status_fail(error, STATUS_INPUT, "none of the %lld images can be read",
+                           (long long)rows->skipped);
+    return STATUS_OK;
+}

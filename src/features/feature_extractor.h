@@ -1,0 +1,81 @@
+/* feature_extractor.h - a loaded backbone over a data set: one row of numbers per image.
+ *
+ * Source: dinov2/eval/utils.py (extract_features, ModelWithNormalize without its normalisation). Each rank
+ * computes a contiguous part of the data set in its own order and keeps the rows; who needs them elsewhere
+ * moves them (feature_rows.h). Images that cannot be read are left out, counted, and named once in the log.
+ *
+ *     FeatureExtractor extractor = {.kind = FEATURE_CLASS_TOKEN, .input = input, .backbone = &backbone, ...};
+ *     OpsLimits limits = feature_extractor_limits(&extractor);
+ *     Ops *ops = ops_cpu_create(&limits, threads);
+ *     TRY(feature_extractor_run(&extractor, ops, comm, set, &rows, error));
+ *     ...; feature_rows_fini(&rows);
+ *
+ * It loads no weights, writes no files, and does not augment.
+ */
+#ifndef DINOBATCH_FEATURES_FEATURE_EXTRACTOR_H
+#define DINOBATCH_FEATURES_FEATURE_EXTRACTOR_H
+
+#include "base/log.h"
+#include "data/data_set.h"
+#include "features/feature_rows.h"
+#include "nn/vit.h"
+
+/* What a row is. D: the backbone's width. */
+typedef enum {
+    FEATURE_CLASS_TOKEN, /* [D] class token after the final norm (x_norm_clstoken) */
+    FEATURE_MEAN_PATCH,  /* [D] mean of the patch tokens after the final norm */
+    FEATURE_RAW_PIXELS,  /* [3 * size * size] of the small picture in [0, 1]; size =
+                            feature_extractor_raw_size: the floor that any learning has to beat */
+} FeatureKind;
+
+/* "class_token", "mean_patch", "raw_pixels": the word for files. */
+const char *feature_extractor_layer(FeatureKind kind);
+
+/* A backbone whose weights are in place. All borrowed. */
+typedef struct {
+    const Vit *vit;
+    const Weights *weights;
+    const NnHooks *hooks; /* NULL: every weight lies here */
+} FeatureBackbone;
+
+/* How images become the network's input. */
+typedef struct {
+    int64_t resize_size, crop_size; /* shorter side, then edge of the centre crop; pixels */
+    float mean[3], std[3];          /* of RGB in [0, 1] */
+    int64_t batch_size;             /* images of one pass */
+    int num_workers;                /* loader threads of this rank; 0: none */
+} FeatureInput;
+
+typedef struct {
+    FeatureKind kind;
+    FeatureInput input;
+    const FeatureBackbone *backbone; /* not read for FEATURE_RAW_PIXELS */
+    Log *log;                        /* progress and unreadable images; borrowed */
+    const char *what;                /* for progress: "features of the training set"; borrowed */
+} FeatureExtractor;
+
+/* STATUS_INPUT when the patch size does not divide the crop, or the crop is larger than the resized picture.
+ */
+Status feature_extractor_check(const FeatureExtractor *extractor, Error *error);
+
+/* Edge of the picture whose pixels FEATURE_RAW_PIXELS takes: the crop's, 32 at most. */
+int64_t feature_extractor_raw_size(const FeatureInput *input);
+
+/* Columns of a row. */
+int64_t feature_extractor_columns(const FeatureExtractor *extractor);
+
+/* What ops must be made for. */
+OpsLimits feature_extractor_limits(const FeatureExtractor *extractor);
+
+/* Features of all readable images of `set`, this rank's part. Released by feature_rows_fini, also after
+ * failure. Work space is planned once and allocated before the first image. STATUS_INPUT when not one image
+ * is readable. The outcome is agreed. Collective over COMM. */
+Status feature_extractor_run(const FeatureExtractor *extractor, const Ops *ops, Comm *comm,
+                             const DataSet *set, FeatureRows *rows, Error *error);
+
+/* out[n * patches, D] fp32: patch tokens after the final norm of images[n, 3, height, width] normalised, as
+ * one pass. `ops` stands for n images of that size. Allocates its work space. Not collective. */
+void feature_extractor_patch_tokens(const FeatureBackbone *backbone, const Ops *ops, float *images, int64_t n,
+                                    int64_t height, int64_t width, float *out);
+
+#endif

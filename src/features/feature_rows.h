@@ -1,0 +1,39 @@
+/* feature_rows.h - rows of features with labels, each rank holding a run of consecutive rows of one set. */
+#ifndef DINOBATCH_FEATURES_FEATURE_ROWS_H
+#define DINOBATCH_FEATURES_FEATURE_ROWS_H
+
+#include "comm/comm.h"
+
+typedef struct {
+    int64_t count;       /* rows of this rank, may be 0 */
+    int64_t first;       /* rows of the lower ranks */
+    int64_t total;       /* rows of all ranks */
+    int64_t d;           /* columns */
+    float *values;       /* [count, d] owned; not normalised */
+    int64_t *labels;     /* [count] class or -1; owned */
+    int64_t *indices;    /* [count] in the data set, ascending; owned */
+    int64_t skipped;     /* images of all ranks that could not be read */
+    double seconds;      /* of this rank, waiting included */
+    double wait_seconds; /* for images */
+} FeatureRows;
+
+/* Room for `capacity` rows of d columns on this rank; counts are 0. */
+void feature_rows_init(FeatureRows *rows, int64_t capacity, int64_t d);
+
+/* Fine on a zeroed struct. */
+void feature_rows_fini(FeatureRows *rows);
+
+/* Sets first and total from the ranks' counts. Collective over COMM. */
+void feature_rows_number(FeatureRows *rows, Comm *comm);
+
+/* Receives rows [first, first + count) of all ranks: values [count, d], labels, indices [count]. Not
+ * collective. */
+typedef Status (*FeatureRowsSink)(void *context, int64_t first, int64_t count, const float *values,
+                                  const int64_t *labels, const int64_t *indices, Error *error);
+
+/* Hands the rows of all ranks, in order and in pieces, to `sink` on rank 0. The outcome is agreed.
+ * Collective over COMM. */
+Status feature_rows_gather(const FeatureRows *rows, Comm *comm, FeatureRowsSink sink, void *context,
+                           Error *error);
+
+#endif

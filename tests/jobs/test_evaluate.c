@@ -1,0 +1,228 @@
+/* test_evaluate.c - extract, evaluate knn and visualize by the real program, on a checkpoint of two
+ * iterations. */
+#include "../support/process.h"
+#include "../support/temp_folder.h"
+
+#include <cjson/cJSON.h>
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LIMIT_SECONDS = 60, ARGUMENTS = 40, TEXT = 256 };
+
+#define TRAIN_DATA "synthetic:size=32,count=120,seed=3"
+#define VAL_DATA   "synthetic:size=32,count=40,seed=4"
+
+/* Words of a command line. */
+typedef struct {
+    const char *words[ARGUMENTS];
+    int count;
+} Line;
+
+static void add(Line *line, const char *word)
+{
+    cr_assert(line->count + 1 < ARGUMENTS);
+    line->words[line->count++] = word;
+}
+
+static void add_all(Line *line, const char *const *words)
+{
+    for (; *words; words++)
+        add(line, *words);
+}
+
+static ProcessResult run(int ranks, const char *const *words)
+{
+    ProcessResult result = process_run_dinobatch(ranks, words, LIMIT_SECONDS);
+    cr_assert(!result.timed_out, "%s", result.err);
+    return result;
+}
+
+static void run_well(int ranks, const char *const *words)
+{
+    ProcessResult result = run(ranks, words);
+    cr_assert_eq(result.exit_status, 0, "exit %d\n%s", result.exit_status, result.err);
+    process_result_fini(&result);
+}
+
+/* The last line of stdout as JSON; cJSON_Delete. */
+static cJSON *run_json(int ranks, const char *const *words)
+{
+    ProcessResult result = run(ranks, words);
+    cr_assert_eq(result.exit_status, 0, "exit %d\n%s", result.exit_status, result.err);
+    size_t length = strlen(result.out);
+    cr_assert(length > 0 && result.out[length - 1] == '\n');
+    result.out[length - 1] = '\0';
+    const char *last = strrchr(result.out, '\n');
+    cJSON *tree = cJSON_Parse(last ? last + 1 : result.out);
+    cr_assert(cJSON_IsObject(tree), "%s", result.out);
+    process_result_fini(&result);
+    return tree;
+}
+
+static double figure(const cJSON *tree, const char *name)
+{
+    const cJSON *item = cJSON_GetObjectItem(tree, name);
+    cr_assert(cJSON_IsNumber(item), "no number %s", name);
+    return item->valuedouble;
+}
+
+/* FOLDER/run: a run folder with a checkpoint and two evaluations. */
+static void make_run(const TempFolder *folder, char path[TEXT])
+{
+    snprintf(path, TEXT, "%s/run", folder->path);
+    const char *const words[] = {"pretrain",
+                                 "--output-dir",
+                                 path,
+                                 "train.dataset_path=synthetic:size=32,count=60,seed=1",
+                                 "train.batch_size_per_gpu=4",
+                                 "train.OFFICIAL_EPOCH_LENGTH=2",
+                                 "train.num_workers=0",
+                                 "optim.epochs=1",
+                                 "optim.warmup_epochs=0",
+                                 "optim.freeze_last_layer_epochs=0",
+                                 "teacher.warmup_teacher_temp_epochs=0",
+                                 "student.arch=vit_custom",
+                                 "student.embed_dim=32",
+                                 "student.depth=2",
+                                 "student.num_heads=2",
+                                 "student.patch_size=8",
+                                 "student.layerscale=1.0",
+                                 "crops.global_crops_size=32",
+                                 "crops.local_crops_size=16",
+                                 "crops.local_crops_number=1",
+                                 "dino.head_n_prototypes=32",
+                                 "dino.head_hidden_dim=32",
+                                 "dino.head_bottleneck_dim=16",
+                                 "evaluation.eval_period_iterations=1",
+                                 "evaluation.train_dataset_path=" TRAIN_DATA,
+                                 "evaluation.val_dataset_path=" VAL_DATA,
+                                 "evaluation.crop_size=32",
+                                 "evaluation.resize_size=32",
+                                 "evaluation.batch_size=16",
+                                 "evaluation.knn_k=[1,5]",
+                                 NULL};
+    run_well(0, words);
+}
+
+static void extract(const char *run_folder, const char *data, const char *output, int ranks)
+{
+    const char *const words[] = {"extract", "--model",      run_folder, "--data",
+                                 data,      "--output-dir", output,     NULL};
+    run_well(ranks, words);
+}
+
+static void expect_png(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    cr_assert(file, "%s was not written", path);
+    char start[8];
+    cr_expect_eq(fread(start, 1, 8, file), 8);
+    cr_expect_eq(memcmp(start, "\x89PNG\r\n\x1a\n", 8), 0);
+    fclose(file);
+}
+
+Test(evaluate, checkpoint_and_its_features_give_the_same_figures, .timeout = 120)
+{
+    TempFolder folder = temp_folder_create();
+    char model[TEXT], train[TEXT], val[TEXT];
+    make_run(&folder, model);
+    snprintf(train, sizeof train, "%s/train.h5", folder.path);
+    snprintf(val, sizeof val, "%s/deep/er/val.h5", folder.path);
+    extract(model, TRAIN_DATA, train, 0);
+    extract(model, VAL_DATA, val, 2);
+
+    const char *const on_images[] = {"evaluate",     "knn",          "--model",   model,    "--untrained",
+                                     "--raw-pixels", "--output-dir", folder.path, "--json", NULL};
+    const char *const on_features[] = {
+        "evaluate", "knn", "--train-features", train, "--val-features", val, "evaluation.knn_k=[1,5]",
+        "--json",   NULL};
+    cJSON *images = run_json(0, on_images), *features = run_json(3, on_features);
+    const char *const names[] = {"knn_top1_k1", "knn_top1_k5", "knn_top5_k5", "knn_top1_per_class_k5"};
+    for (int i = 0; i < 4; i++)
+        cr_expect_float_eq(figure(images, names[i]), figure(features, names[i]), 1e-9, "%s", names[i]);
+    cr_expect_eq(figure(images, "train_images"), 120);
+    cr_expect_eq(figure(images, "val_images"), 40);
+    cr_expect_float_eq(figure(images, "chance_top1"), 10.0, 1e-9);
+    cr_expect(cJSON_GetObjectItem(images, "untrained") && cJSON_GetObjectItem(images, "raw_pixels"));
+
+    char *written = temp_folder_read(&folder, "knn.json");
+    cJSON *file = cJSON_Parse(written);
+    cr_expect_float_eq(figure(file, "knn_top1_k5"), figure(images, "knn_top1_k5"), 1e-9);
+    char result[TEXT];
+    snprintf(result, sizeof result, "%s/knn.h5", folder.path);
+    const char *const validate[] = {"validate", result, NULL};
+    run_well(0, validate);
+    temp_folder_free_text(written);
+    cJSON_Delete(file);
+    cJSON_Delete(images);
+    cJSON_Delete(features);
+    temp_folder_destroy(&folder);
+}
+
+Test(evaluate, the_run_evaluates_itself_as_the_job_does_and_draws_pictures, .timeout = 120)
+{
+    TempFolder folder = temp_folder_create();
+    char model[TEXT], curves[TEXT], pca[TEXT];
+    make_run(&folder, model);
+    char *written = temp_folder_read(&folder, "run/eval/training_1/knn.json");
+    cJSON *during = cJSON_Parse(written);
+    cr_assert(cJSON_IsObject(during), "%s", written);
+    const char *const after[] = {"evaluate", "knn", "--model", model, "--json", NULL};
+    cJSON *job = run_json(0, after);
+    cr_expect_float_eq(figure(during, "knn_top1_k5"), figure(job, "knn_top1_k5"), 1e-3);
+    temp_folder_free_text(written);
+    cJSON_Delete(during);
+    cJSON_Delete(job);
+
+    snprintf(curves, sizeof curves, "%s/curves.png", folder.path);
+    snprintf(pca, sizeof pca, "%s/pca.png", folder.path);
+    const char *const draw_curves[] = {"visualize", "curves", "--run", model, "--output", curves, NULL};
+    const char *const draw_pca[] = {"visualize", "pca", "--model",  model, "--data", VAL_DATA, "--count", "3",
+                                    "--size",    "64",  "--output", pca,   NULL};
+    run_well(0, draw_curves);
+    run_well(2, draw_pca);
+    expect_png(curves);
+    expect_png(pca);
+    temp_folder_destroy(&folder);
+}
+
+Test(evaluate, refuses_what_cannot_work_with_one_line, .timeout = 120)
+{
+    TempFolder folder = temp_folder_create();
+    char model[TEXT], train[TEXT];
+    make_run(&folder, model);
+    snprintf(train, sizeof train, "%s/train.h5", folder.path);
+    extract(model, TRAIN_DATA, train, 0);
+    const struct {
+        const char *words[8];
+        const char *said;
+        int ranks;
+    } cases[] = {
+        {{"evaluate", "magic"}, "magic", 0},
+        {{"evaluate", "knn"}, "--model", 0},
+        {{"evaluate", "knn", "--model", "/nonexistent/model.h5"}, "/nonexistent/model.h5", 2},
+        {{"evaluate", "knn", "--model", train}, train, 0},
+        {{"evaluate", "knn", "--model", model, "student.patch_size=16"}, "student.patch_size", 2},
+        {{"evaluate", "knn", "--model", model, "evaluation.knn_k=[121]"}, "evaluation.knn_k", 0},
+        {{"evaluate", "knn", "--model", model, "evaluation.crop_size=30"}, "evaluation.crop_size", 0},
+        {{"evaluate", "knn", "--model", model, "--which", "pupil"}, "pupil", 0},
+        {{"evaluate", "knn", "--model", model, "--train-data", "folder:/nonexistent"}, "/nonexistent", 0},
+        {{"evaluate", "knn", "--train-features", train}, "--val-features", 0},
+        {{"extract", "--model", model, "--data", TRAIN_DATA}, "--output-dir", 0},
+        {{"visualize", "pca", "--output", "x.png", "--model", model}, "--data", 0},
+        {{"visualize", "curves", "--output", "x.png", "--run", folder.path}, "training_metrics.json", 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Line line = {0};
+        add_all(&line, cases[i].words);
+        ProcessResult result = run(cases[i].ranks, line.words);
+        cr_expect_eq(result.exit_status, 2, "case %zu: exit %d\n%s", i, result.exit_status, result.err);
+        cr_expect(strstr(result.err, cases[i].said), "case %zu: '%s' not in:\n%s", i, cases[i].said,
+                  result.err);
+        cr_expect_null(strstr(result.err, "bug:"), "case %zu:\n%s", i, result.err);
+        process_result_fini(&result);
+    }
+    temp_folder_destroy(&folder);
+}

@@ -1,0 +1,202 @@
+/* ssl_support.c - tiny networks and batches for tests of a training step. */
+#include "ssl_support.h"
+
+#include "base/check.h"
+#include "base/memory.h"
+#include "data/block_mask.h"
+#include "ssl/ssl_step.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static void set(Config *config, const char *assignment)
+{
+    Error error = {0};
+    if (config_override(config, assignment, &error) == STATUS_OK) return;
+    fprintf(stderr, "%s\n", error.text);
+    CHECK(!"a test's override");
+}
+
+void ssl_support_config(Config *config, const char *overrides)
+{
+    static const char *const TINY[] = {
+        "student.arch=vit_custom",
+        "student.embed_dim=24",
+        "student.depth=3",
+        "student.num_heads=3",
+        "student.patch_size=7",
+        "student.drop_path_rate=0",
+        "crops.global_crops_size=28",
+        "crops.local_crops_size=14",
+        "crops.local_crops_number=3",
+        "dino.head_n_prototypes=32",
+        "dino.head_bottleneck_dim=8",
+        "dino.head_hidden_dim=20",
+        "dino.koleo_loss_weight=1",
+        "ibot.loss_weight=0.7",
+        "ibot.separate_head=true",
+        "ibot.head_n_prototypes=24",
+        "ibot.head_bottleneck_dim=6",
+        "ibot.head_hidden_dim=18",
+        "train.batch_size_per_gpu=4",
+        "train.global_batch_size=12",
+        "train.centering=sinkhorn_knopp",
+        "student.block_chunks=0",
+        "train.seed=11",
+        "compute.threads=1",
+    };
+    static const char *const MODULES[] = {"backbone", "dino_head", "ibot_head"};
+    char text[160];
+    config_init(config);
+    for (size_t i = 0; i < sizeof TINY / sizeof *TINY; i++)
+        set(config, TINY[i]);
+    for (int i = 0; i < 6; i++) {
+        snprintf(text, sizeof text, "compute_precision.%s.%s.mixed_precision.param_dtype=fp32",
+                 i % 2 ? "teacher" : "student", MODULES[i / 2]);
+        set(config, text);
+    }
+    for (const char *at = overrides ? overrides : ""; *at;) {
+        int length = (int)strcspn(at, " ");
+        snprintf(text, sizeof text, "%.*s", length, at);
+        set(config, text);
+        at += length + (at[length] == ' ');
+    }
+    Error error = {0};
+    if (config_check(config, &error) != STATUS_OK) fprintf(stderr, "%s\n", error.text);
+    CHECK(error.text[0] == '\0');
+}
+
+void ssl_support_random_params(const ParamTable *table, uint64_t seed, float *flat)
+{
+    memset(flat, 0, (size_t)table->flat_count * sizeof *flat);
+    for (int i = 0; i < table->count; i++) {
+        const Param *p = &table->params[i];
+        Rng rng = rng_at(seed, RNG_TEST, 1, rng_hash_name(p->name) + (uint64_t)p->module);
+        double std = 0.3, mean = 0;
+        if (p->ndim >= 2 && p->shape[0] > 1) std = 0.8 / sqrt((double)(p->count / p->shape[0]));
+        if (strstr(p->name, "norm") && strstr(p->name, "weight")) mean = 1, std = 0.2;
+        if (strstr(p->name, "gamma")) mean = 0.7, std = 0.2;
+        if (strstr(p->name, "weight_g")) mean = 1, std = 0.2;
+        if (strstr(p->name, "weight_v")) std = 0.5;
+        for (int64_t k = 0; k < p->count; k++)
+            flat[p->offset + k] = (float)(mean + std * rng_normal(&rng));
+    }
+}
+
+static void fill_normal(Rng rng, float *values, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        values[i] = (float)rng_normal(&rng);
+}
+
+void ssl_support_fill_batch(SslFixture *f, uint64_t seed, int64_t step)
+{
+    Batch *b = &f->batch;
+    const Config *c = &f->config;
+    int64_t B = b->group_size, N = b->patches;
+    int64_t global = 2 * 3 * b->global_size * b->global_size;
+    int64_t local = b->local_count * 3 * b->local_size * b->local_size;
+    b->step = step;
+    for (int64_t s = 0; s < b->samples; s++) {
+        uint64_t sample = (uint64_t)(b->first_group * B + s);
+        fill_normal(rng_at(seed, RNG_TEST, (uint64_t)(2 + 2 * step), sample), b->global_crops + s * global,
+                    global);
+        fill_normal(rng_at(seed, RNG_TEST, (uint64_t)(3 + 2 * step), sample), b->local_crops + s * local,
+                    local);
+    }
+    BlockMaskGrid grid = block_mask_grid(b->global_size, c->student.patch_size);
+    uint8_t *masks = memory_alloc((size_t)(2 * B * N));
+    for (int64_t group = 0; group < b->groups; group++) {
+        Rng rng = rng_at(seed, RNG_MASK, (uint64_t)step, (uint64_t)(b->first_group + group));
+        memset(masks, 0, (size_t)(2 * B * N));
+        BlockMaskCounts counts =
+            block_mask_group(&grid, 2 * B, c->ibot.mask_sample_probability, c->ibot.mask_ratio_min_max[0],
+                             c->ibot.mask_ratio_min_max[1], rng, masks);
+        b->upperbound[group] = counts.upperbound;
+        for (int64_t i = 0; i < 2 * B; i++) /* crop-major to sample-major */
+            memcpy(b->masks + ((group * B + i % B) * 2 + i / B) * N, masks + i * N, (size_t)N);
+    }
+    memory_free(masks);
+}
+
+SslFixture *ssl_support_create_groups(const char *overrides, uint64_t seed, const SslGroups *groups)
+{
+    SslFixture *f = memory_alloc(sizeof *f);
+    ssl_support_config(&f->config, overrides);
+    Error error = {0};
+    CHECK(groups || ssl_groups_deal(&f->groups, &f->config, 0, 1, &error) == STATUS_OK);
+    if (groups) f->groups = *groups;
+    f->comm = comm_self_create();
+    OpsLimits limits = ssl_ops_limits(&f->config, &f->groups);
+    f->ops = ops_cpu_create(&limits, (int)f->config.compute.threads);
+    ssl_meta_arch_init(&f->ssl, &f->config, &f->groups, f->ops, f->comm);
+    ssl_support_random_params(&f->ssl.table, seed, f->ssl.student);
+    ssl_support_random_params(&f->ssl.table, seed + 1, f->ssl.teacher);
+    ssl_meta_arch_refresh(&f->ssl);
+    int64_t side = f->config.crops.global_crops_size / f->config.student.patch_size;
+    f->batch = (Batch){.samples = f->groups.groups * f->groups.group_size,
+                       .group_size = f->groups.group_size,
+                       .groups = f->groups.groups,
+                       .first_group = f->groups.first_group,
+                       .local_count = f->config.crops.local_crops_number,
+                       .global_size = f->config.crops.global_crops_size,
+                       .local_size = f->config.crops.local_crops_size,
+                       .patches = side * side};
+    batch_init(&f->batch);
+    ssl_support_fill_batch(f, seed, 0);
+    return f;
+}
+
+SslFixture *ssl_support_create(const char *overrides, uint64_t seed)
+{
+    return ssl_support_create_groups(overrides, seed, NULL);
+}
+
+void ssl_support_destroy(SslFixture *f)
+{
+    batch_fini(&f->batch);
+    ssl_meta_arch_fini(&f->ssl);
+    ops_destroy(f->ops);
+    comm_destroy(f->comm);
+    config_fini(&f->config);
+    memory_free(f);
+}
+
+double ssl_support_loss(SslFixture *f)
+{
+    SslFigures figures;
+    memset(f->ssl.dino_center, 0, (size_t)f->ssl.dino_head.config.prototypes * sizeof(float));
+    memset(f->ssl.ibot_center, 0, (size_t)ssl_step_ibot_head(&f->ssl)->config.prototypes * sizeof(float));
+    ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.1, &figures);
+    return figures.total_loss;
+}
+
+double ssl_support_slope(double (*loss)(void *context), void *context, float *flat, const float *direction,
+                         int64_t count, double h)
+{
+    float *saved = memory_alloc_array((size_t)count, sizeof *saved);
+    memcpy(saved, flat, (size_t)count * sizeof *saved);
+    double at[4];
+    static const double STEPS[4] = {-2, -1, 1, 2};
+    for (int k = 0; k < 4; k++) {
+        for (int64_t i = 0; i < count; i++)
+            flat[i] = (float)((double)saved[i] + STEPS[k] * h * (double)direction[i]);
+        at[k] = loss(context);
+    }
+    memcpy(flat, saved, (size_t)count * sizeof *saved);
+    memory_free(saved);
+    return (8 * (at[2] - at[1]) - (at[3] - at[0])) / (12 * h);
+}
+
+double ssl_support_difference(const float *a, const float *b, int64_t count)
+{
+    double worst = 0, most = 0;
+    for (int64_t i = 0; i < count; i++) {
+        double error = fabs((double)a[i] - (double)b[i]);
+        if (isnan(error)) return INFINITY;
+        worst = fmax(worst, error);
+        most = fmax(most, fabs((double)b[i]));
+    }
+    return most > 0 ? worst / most : worst;
+}

@@ -1,0 +1,31 @@
+/* train_support.h - a training run small enough for tests, and how two such runs differ. */
+#ifndef DINOBATCH_TESTS_SUPPORT_TRAIN_SUPPORT_H
+#define DINOBATCH_TESTS_SUPPORT_TRAIN_SUPPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* YAML of 20 steps of 48 drawn pictures in groups of 4, all losses on, drop path 0.3, checkpoints every 10
+ * steps, none removed. Depth 3: with two blocks of which either may be dropped, several class tokens never
+ * see their picture and are equal, and KoLeo's gradient between equal rows is a difference of huge numbers.
+ */
+extern const char TRAIN_SUPPORT_CONFIG[];
+
+/* The largest relative difference of any logged loss in iterations [0, count) of two run folders; -1 when
+ * either lacks one of them. */
+double train_support_losses_differ(const char *run_a, const char *run_b, int64_t count);
+
+/* How far apart two checkpoints are. */
+typedef struct {
+    double worst;           /* over tensors of student and teacher: |a - b| / |a - initial| */
+    char tensor[160];       /* where */
+    int64_t differing_bits; /* data sets of the whole file that are not the same bit for bit */
+    int64_t tensors;        /* data sets compared */
+} TrainDifference;
+
+/* `initial` is a checkpoint of the weights before the first update, or NULL: `worst` is then 0. The key third
+ * of qkv.bias is left out of `worst`: its gradient is rounding alone. Fails the test on files that cannot be
+ * read. */
+TrainDifference train_support_checkpoints_differ(const char *a, const char *b, const char *initial);
+
+#endif

@@ -1,0 +1,456 @@
+/* test_ssl.c - a training step's losses and gradients: switches, micro-batches, groups, memory,
+ * repeatability. */
+#include "../support/ssl_support.h"
+
+#include "base/memory.h"
+#include "optim/adamw_optimizer.h"
+#include "optim/param_groups.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- gradients by finite differences -----------------------------------------------------------------------
+ */
+
+static double total_loss(void *context)
+{
+    return ssl_support_loss(context);
+}
+
+/* Parameters [first, last) of the table. */
+typedef struct {
+    int first, last;
+} Range;
+
+/* A direction over some parameters that a missing part of the gradient cannot hide from: half of it is the
+ * gradient itself, half is random. Returns <gradient, direction>; *size is |gradient| |direction|. */
+static double make_direction(const SslFixture *f, const float *grads, Range range, float *direction,
+                             double *size)
+{
+    const ParamTable *t = &f->ssl.table;
+    double gradient = 0, random = 0, slope = 0, length = 0;
+    memset(direction, 0, (size_t)t->flat_count * sizeof *direction);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = range.first; i < range.last; i++) {
+            const Param *p = &t->params[i];
+            Rng rng = rng_at(5, RNG_TEST, 9, (uint64_t)i);
+            for (int64_t k = p->offset; k < p->offset + p->count; k++) {
+                double g = grads[k], r = rng_normal(&rng);
+                if (pass == 0) {
+                    gradient += g * g;
+                    random += r * r;
+                    continue;
+                }
+                direction[k] = (float)(g / sqrt(gradient + 1e-30) + r / sqrt(random));
+                slope += g * (double)direction[k];
+                length += (double)direction[k] * (double)direction[k];
+            }
+        }
+    }
+    *size = sqrt(gradient * length);
+    return slope;
+}
+
+/* One slope per module, or per parameter. */
+static void check_gradient_of(const char *overrides, bool each_parameter, double limit)
+{
+    SslFixture *f = ssl_support_create(overrides, 21);
+    const ParamTable *t = &f->ssl.table;
+    size_t n = (size_t)t->flat_count;
+    float *grads = memory_alloc_array(n, sizeof(float)), *direction = memory_alloc_array(n, sizeof(float));
+    double loss = ssl_support_loss(f);
+    cr_assert(isfinite(loss), "%s: loss %g", overrides, loss);
+    memcpy(grads, f->ssl.grads, n * sizeof(float));
+    for (Range range = {0, 0}; range.first < t->count; range.first = range.last) {
+        const Param *p = &t->params[range.first];
+        do
+            range.last++;
+        while (!each_parameter && range.last < t->count && t->params[range.last].module == p->module);
+        double size, wanted = make_direction(f, grads, range, direction, &size);
+        double slope = ssl_support_slope(total_loss, f, f->ssl.student, direction, t->flat_count, 4e-3);
+        double error = fabs(slope - wanted) / fmax(size, 1e-2);
+        cr_expect(error < limit, "%s, %s.%s%s: slope %.8g, gradient says %.8g (%.2g of its size)", overrides,
+                  param_module_name(p->module), p->name, each_parameter ? "" : " and on", slope, wanted,
+                  error);
+    }
+    memory_free(grads);
+    memory_free(direction);
+    ssl_support_destroy(f);
+}
+
+static void check_gradient(const char *overrides)
+{
+    check_gradient_of(overrides, false, 1e-4);
+}
+
+Test(ssl, gradient_of_every_parameter)
+{
+    check_gradient_of(
+        "student.ffn_layer=swiglufused student.num_register_tokens=2 student.drop_path_rate=0.3 "
+        "train.micro_batch_size=5",
+        true, 1e-3);
+}
+
+Test(ssl, gradient_of_everything)
+{
+    check_gradient("");
+    check_gradient("student.drop_path_rate=0.3 student.drop_path_uniform=true");
+    check_gradient("ibot.separate_head=false");
+    check_gradient("train.centering=centering");
+}
+
+Test(ssl, gradient_of_every_model_option)
+{
+    check_gradient("student.ffn_layer=swiglufused student.num_register_tokens=2 student.block_chunks=3");
+    check_gradient("student.interpolate_antialias=true student.interpolate_offset=0");
+    check_gradient(
+        "student.qkv_bias=false student.proj_bias=false student.ffn_bias=false student.layerscale=0");
+    check_gradient("dino.head_nlayers=1 ibot.head_nlayers=2");
+}
+
+Test(ssl, gradient_of_each_loss_alone)
+{
+    check_gradient("ibot.loss_weight=0 dino.koleo_loss_weight=0");
+    check_gradient("ibot.loss_weight=0 dino.koleo_loss_weight=0 crops.local_crops_number=0");
+    check_gradient("dino.loss_weight=0 dino.koleo_loss_weight=0");
+    check_gradient("dino.loss_weight=0 dino.koleo_loss_weight=0 ibot.separate_head=false");
+    check_gradient("dino.loss_weight=0 ibot.loss_weight=0");
+    check_gradient("dino.loss_weight=0 ibot.loss_weight=0 dino.koleo_scope=global");
+}
+
+Test(ssl, gradient_of_pairs_of_losses)
+{
+    check_gradient("dino.koleo_loss_weight=0");
+    check_gradient("ibot.loss_weight=0 crops.local_crops_number=0");
+    check_gradient("dino.loss_weight=0");
+    check_gradient("dino.loss_weight=0 ibot.separate_head=false train.centering=centering");
+    check_gradient("dino.koleo_scope=global crops.local_crops_number=1");
+}
+
+/* --- what is switched off stays out
+ * -------------------------------------------------------------------------- */
+
+static double module_norm(const SslFixture *f, ParamModule module)
+{
+    double norms[PARAM_MODULE_COUNT];
+    adamw_optimizer_grad_norms(&f->ssl.table, f->ops, f->ssl.grads, norms);
+    return norms[module];
+}
+
+Test(ssl, losses_that_are_off_are_zero)
+{
+    SslFigures figures;
+    SslFixture *f = ssl_support_create("dino.loss_weight=0 dino.koleo_loss_weight=0", 3);
+    ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.05, &figures);
+    cr_expect(figures.dino_local_crops_loss == 0 && figures.dino_global_crops_loss == 0 &&
+              figures.koleo_loss == 0);
+    cr_expect(figures.ibot_loss > 0 && module_norm(f, PARAM_DINO_HEAD) == 0 &&
+              module_norm(f, PARAM_IBOT_HEAD) > 0);
+    cr_expect_float_eq(figures.total_loss, 0.7 * 2 * figures.ibot_loss, 1e-12);
+    ssl_support_destroy(f);
+
+    f = ssl_support_create("ibot.loss_weight=0", 3);
+    ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.05, &figures);
+    cr_expect(figures.ibot_loss == 0 && figures.masked_patches == 0);
+    cr_expect(param_table_find(&f->ssl.table, PARAM_IBOT_HEAD, "last_layer.weight_v") < 0);
+    cr_expect_float_eq(
+        figures.total_loss,
+        figures.dino_local_crops_loss + figures.dino_global_crops_loss + 2 * figures.koleo_loss, 1e-12);
+    ssl_support_destroy(f);
+}
+
+Test(ssl, a_batch_without_masked_patches)
+{
+    for (int shared = 0; shared < 2; shared++) {
+        SslFigures figures;
+        SslFixture *f = ssl_support_create(shared ? "ibot.separate_head=false" : "", 4);
+        memset(f->batch.masks, 0, (size_t)(f->batch.samples * 2 * f->batch.patches));
+        ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.05, &figures);
+        cr_expect(figures.ibot_loss == 0 && isfinite(figures.total_loss) &&
+                  isfinite(module_norm(f, PARAM_BACKBONE)));
+        ssl_support_destroy(f);
+    }
+}
+
+/* --- micro-batches
+ * ------------------------------------------------------------------------------------------- */
+
+static void expect_same_step(const SslFixture *a, const SslFigures *fa, const SslFixture *b,
+                             const SslFigures *fb, const char *what)
+{
+    const double pairs[][2] = {{fa->dino_local_crops_loss, fb->dino_local_crops_loss},
+                               {fa->dino_global_crops_loss, fb->dino_global_crops_loss},
+                               {fa->koleo_loss, fb->koleo_loss},
+                               {fa->ibot_loss, fb->ibot_loss},
+                               {fa->total_loss, fb->total_loss},
+                               {fa->feature_std, fb->feature_std},
+                               {fa->dino_teacher_entropy, fb->dino_teacher_entropy},
+                               {fa->ibot_prototypes_used, fb->ibot_prototypes_used}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        cr_expect(fabs(pairs[i][0] - pairs[i][1]) <= 1e-6 * fabs(pairs[i][1]) + 1e-9,
+                  "%s: figure %zu is %.9g and %.9g", what, i, pairs[i][0], pairs[i][1]);
+    for (int i = 0; i < a->ssl.table.count; i++) {
+        const Param *p = &a->ssl.table.params[i];
+        if (strstr(p->name, "qkv.bias")) continue; /* the key bias has no gradient but noise */
+        double error = ssl_support_difference(a->ssl.grads + p->offset, b->ssl.grads + p->offset, p->count);
+        cr_expect(error < 1e-5, "%s: gradient of %s off by %.3g", what, p->name, error);
+    }
+}
+
+static void check_micro_batches(const char *overrides)
+{
+    char text[256];
+    SslFigures whole, parts;
+    SslFixture *a = ssl_support_create(overrides, 31);
+    ssl_meta_arch_forward_backward(&a->ssl, &a->batch, 0.06, &whole);
+    for (int micro = 1; micro <= 5; micro++) {
+        snprintf(text, sizeof text, "train.micro_batch_size=%d%s%s", micro, *overrides ? " " : "", overrides);
+        SslFixture *b = ssl_support_create(text, 31);
+        ssl_meta_arch_forward_backward(&b->ssl, &b->batch, 0.06, &parts);
+        expect_same_step(b, &parts, a, &whole, text);
+        ssl_support_destroy(b);
+    }
+    ssl_support_destroy(a);
+}
+
+Test(ssl, micro_batches_change_nothing)
+{
+    check_micro_batches("student.drop_path_rate=0.3");
+    check_micro_batches("student.drop_path_rate=0.3 ibot.separate_head=false train.centering=centering");
+    check_micro_batches("dino.koleo_scope=global student.drop_path_rate=0.3 student.drop_path_uniform=true");
+}
+
+/* --- groups
+ * --------------------------------------------------------------------------------------------------- */
+
+Test(ssl, groups_are_dealt_in_contiguous_runs)
+{
+    Config config;
+    ssl_support_config(&config, "train.batch_size_per_gpu=4 train.global_batch_size=44");
+    for (int ranks = 1; ranks <= 11; ranks++) {
+        int64_t next = 0, least = 11, most = 0;
+        for (int rank = 0; rank < ranks; rank++) {
+            SslGroups g;
+            cr_assert_eq(ssl_groups_deal(&g, &config, rank, ranks, NULL), STATUS_OK);
+            cr_expect(g.first_group == next && g.total_groups == 11 && g.group_size == 4);
+            next += g.groups;
+            least = g.groups < least ? g.groups : least;
+            most = g.groups > most ? g.groups : most;
+        }
+        cr_expect(next == 11 && most - least <= 1, "%d ranks", ranks);
+    }
+    SslGroups g;
+    Error error = {0};
+    cr_expect_eq(ssl_groups_deal(&g, &config, 0, 12, &error), STATUS_INPUT);
+    cr_expect(strstr(error.text, "12 ranks") && strstr(error.text, "11 groups"), "%s", error.text);
+    config.train.global_batch_size = 0;
+    cr_expect_eq(ssl_groups_deal(&g, &config, 1, 3, NULL), STATUS_OK);
+    cr_expect(g.total_groups == 3 && g.groups == 1 && g.first_group == 1);
+    config_fini(&config);
+}
+
+/* Centering before any update makes each target from its own row: a step over three groups is the mean of
+ * three. */
+Test(ssl, groups_together_are_the_mean_of_groups_alone)
+{
+    static const char *const OVERRIDES =
+        "train.centering=centering student.drop_path_rate=0.3 student.drop_path_uniform=true";
+    SslFigures together, alone;
+    SslFixture *all = ssl_support_create(OVERRIDES, 41);
+    ssl_meta_arch_forward_backward(&all->ssl, &all->batch, 0.06, &together);
+    size_t n = (size_t)all->ssl.table.flat_count;
+    float *mean = memory_alloc_array(n, sizeof(float));
+    double total = 0;
+    float dino_center[32] = {0}, ibot_center[24] = {0};
+    for (int64_t group = 0; group < all->groups.total_groups; group++) {
+        SslGroups one = {.group_size = 4, .total_groups = 1, .groups = 1, .first_group = group};
+        SslFixture *f = ssl_support_create_groups(OVERRIDES, 41, &one);
+        ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.06, &alone);
+        SslGroupLosses part = ssl_meta_arch_group_losses(&all->ssl, group);
+        cr_expect_float_eq(part.koleo_loss, alone.koleo_loss, 1e-6);
+        cr_expect_float_eq(part.ibot_loss, alone.ibot_loss, 1e-6);
+        cr_expect_float_eq(part.dino_local_crops_loss, alone.dino_local_crops_loss, 5e-6);
+        cr_expect_float_eq(part.dino_global_crops_loss, alone.dino_global_crops_loss, 2e-6);
+        total += alone.total_loss / 3;
+        for (int k = 0; k < 32; k++)
+            dino_center[k] += f->ssl.dino_center[k] / 3;
+        for (int k = 0; k < 24; k++)
+            ibot_center[k] += f->ssl.ibot_center[k] / 3;
+        for (size_t i = 0; i < n; i++)
+            mean[i] += f->ssl.grads[i] / 3;
+        ssl_support_destroy(f);
+    }
+    cr_expect_float_eq(together.total_loss, total, 1e-6 * total);
+    double error = ssl_support_difference(all->ssl.grads, mean, (int64_t)n);
+    cr_expect(error < 3e-6, "gradients differ by %g", error);
+    /* and so are the new centres, though groups have different numbers of masked patches */
+    cr_expect(ssl_support_difference(all->ssl.dino_center, dino_center, 32) < 1e-5);
+    cr_expect(ssl_support_difference(all->ssl.ibot_center, ibot_center, 24) < 1e-5);
+    memory_free(mean);
+    ssl_support_destroy(all);
+}
+
+/* --- memory, repeatability, the update
+ * ------------------------------------------------------------------------- */
+
+static void full_step(SslFixture *f, AdamwOptimizer *optimizer, int64_t step)
+{
+    SslFigures figures;
+    double norms[PARAM_MODULE_COUNT];
+    TrainScheduleValues values = {.lr = 1e-3, .last_layer_lr = 1e-3, .weight_decay = 0.04, .momentum = 0.9};
+    f->batch.step = step;
+    ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.06, &figures);
+    adamw_optimizer_grad_norms(&f->ssl.table, f->ops, f->ssl.grads, norms);
+    adamw_optimizer_step(optimizer, &f->ssl.table, f->ops, f->ssl.student, f->ssl.grads, &values, 3, norms);
+    ssl_meta_arch_update_teacher(&f->ssl, values.momentum);
+    ssl_meta_arch_refresh(&f->ssl);
+}
+
+Test(ssl, a_step_allocates_nothing)
+{
+    static const char *const CASES[] = {
+        "student.drop_path_rate=0.3", "student.drop_path_rate=0.3 train.micro_batch_size=3",
+        "ibot.separate_head=false train.centering=centering dino.koleo_scope=global"};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        SslFixture *f = ssl_support_create(CASES[i], 51);
+        AdamwOptimizer optimizer;
+        adamw_optimizer_init(&optimizer, &f->ssl.table, 0.9, 0.999);
+        param_groups_assign(&f->ssl.table, 3, 0.9, 0.2);
+        full_step(f, &optimizer, 0);
+        int64_t before = memory_allocation_count();
+        full_step(f, &optimizer, 1);
+        full_step(f, &optimizer, 2);
+        cr_expect_eq(memory_allocation_count(), before, "%s: %lld allocations", CASES[i],
+                     (long long)(memory_allocation_count() - before));
+        adamw_optimizer_fini(&optimizer);
+        ssl_support_destroy(f);
+    }
+}
+
+Test(ssl, the_plan_holds_every_mask)
+{
+    /* the most masked patches that the configuration allows, and other draws of stochastic depth at each step
+     */
+    SslFixture *f = ssl_support_create("student.drop_path_rate=0.4 train.micro_batch_size=5 "
+                                       "ibot.mask_sample_probability=1 ibot.mask_ratio_min_max=[0.4,0.5]",
+                                       61);
+    for (int64_t step = 0; step < 6; step++) {
+        SslFigures figures;
+        ssl_support_fill_batch(f, 61, step);
+        ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.06, &figures);
+        cr_expect(isfinite(figures.total_loss));
+        cr_expect(f->ssl.step.peak <= f->ssl.step.capacity);
+    }
+    ssl_support_destroy(f);
+}
+
+/* Threads only change the order of sums, and not even that from run to run. */
+Test(ssl, two_runs_give_the_same_bits)
+{
+    enum { RUNS = 3 };
+    SslFixture *runs[RUNS];
+    for (int r = 0; r < RUNS; r++) {
+        static const char *const THREADS[RUNS] = {"compute.threads=2", "compute.threads=2",
+                                                  "compute.threads=1"};
+        char overrides[160];
+        snprintf(overrides, sizeof overrides, "train.global_batch_size=4 student.drop_path_rate=0.3 %s",
+                 THREADS[r]);
+        SslFixture *f = runs[r] = ssl_support_create(overrides, 71);
+        AdamwOptimizer optimizer;
+        adamw_optimizer_init(&optimizer, &f->ssl.table, 0.9, 0.999);
+        for (int64_t step = 0; step < 2; step++)
+            full_step(f, &optimizer, step);
+        adamw_optimizer_fini(&optimizer);
+    }
+    int64_t n = runs[0]->ssl.table.flat_count;
+    size_t bytes = (size_t)n * sizeof(float);
+    cr_expect(memcmp(runs[0]->ssl.student, runs[1]->ssl.student, bytes) == 0);
+    cr_expect(memcmp(runs[0]->ssl.teacher, runs[1]->ssl.teacher, bytes) == 0);
+    cr_expect(memcmp(runs[0]->ssl.grads, runs[1]->ssl.grads, bytes) == 0);
+    cr_expect(ssl_support_difference(runs[0]->ssl.student, runs[2]->ssl.student, n) < 1e-3);
+    for (int r = 0; r < RUNS; r++)
+        ssl_support_destroy(runs[r]);
+}
+
+Test(ssl, initialisation_depends_on_the_seed_alone)
+{
+    SslFixture *a = ssl_support_create("", 1), *b = ssl_support_create("student.block_chunks=0", 2);
+    size_t bytes = (size_t)a->ssl.table.flat_count * sizeof(float);
+    ssl_meta_arch_initialise(&a->ssl, 5);
+    ssl_meta_arch_initialise(&b->ssl, 5);
+    cr_expect(memcmp(a->ssl.student, b->ssl.student, bytes) == 0);
+    cr_expect(memcmp(a->ssl.student, a->ssl.teacher, bytes) == 0);
+    ssl_meta_arch_initialise(&b->ssl, 6);
+    cr_expect(memcmp(a->ssl.student, b->ssl.student, bytes) != 0);
+    ssl_support_destroy(a);
+    ssl_support_destroy(b);
+}
+
+Test(ssl, the_teacher_follows_slowly)
+{
+    SslFixture *f = ssl_support_create("", 81);
+    int id = f->ssl.dino_head.weight_v;
+    int64_t at = f->ssl.table.params[id].offset;
+    double teacher = f->ssl.teacher[at], student = f->ssl.student[at];
+    ssl_meta_arch_update_teacher(&f->ssl, 0.9);
+    cr_expect_float_eq(f->ssl.teacher[at], 0.9 * teacher + 0.1 * student, 1e-7);
+    ssl_meta_arch_update_teacher(&f->ssl, 1);
+    cr_expect_float_eq(f->ssl.teacher[at], 0.9 * teacher + 0.1 * student, 1e-7);
+    ssl_support_destroy(f);
+}
+
+/* --- reduced precision
+ * ------------------------------------------------------------------------------------------ */
+
+/* |a - b| / |b| over the gradients of a module. */
+static double gradient_distance(const SslFixture *a, const SslFixture *b, ParamModule module)
+{
+    double error = 0, size = 0;
+    for (int i = 0; i < b->ssl.table.count; i++) {
+        const Param *p = &b->ssl.table.params[i];
+        for (int64_t k = p->offset; p->module == module && k < p->offset + p->count; k++) {
+            error += pow((double)a->ssl.grads[k] - (double)b->ssl.grads[k], 2);
+            size += pow(b->ssl.grads[k], 2);
+        }
+    }
+    return sqrt(error / size);
+}
+
+static void check_bf16(const char *precision, const char *overrides)
+{
+    char text[640];
+    SslFigures exact, reduced;
+    snprintf(text, sizeof text, "%s%s%s", precision, *overrides ? " " : "", overrides);
+    SslFixture *a = ssl_support_create(overrides, 91), *b = ssl_support_create(text, 91);
+    ssl_meta_arch_forward_backward(&a->ssl, &a->batch, 0.1, &exact);
+    ssl_meta_arch_forward_backward(&b->ssl, &b->batch, 0.1, &reduced);
+    cr_expect(fabs(reduced.total_loss - exact.total_loss) < 0.02 * exact.total_loss, "%s: %g and %g", text,
+              reduced.total_loss, exact.total_loss);
+    cr_expect((reduced.total_loss != exact.total_loss) == b->ops->has_bf16, "%s: bf16 was not used", text);
+    for (int m = 0; m < (a->ssl.shared_head ? 2 : 3); m++) {
+        double distance = gradient_distance(b, a, (ParamModule)m);
+        cr_expect(distance < 0.08, "%s: gradients of %s differ by %.3g", text,
+                  param_module_name((ParamModule)m), distance);
+    }
+    ssl_support_destroy(a);
+    ssl_support_destroy(b);
+}
+
+#define BF16(role, module) "compute_precision." role "." module ".mixed_precision.param_dtype=bf16"
+
+Test(ssl, bf16_stays_near_fp32)
+{
+    static const char *const ALL = BF16("student", "backbone") " " BF16("student", "dino_head") " " BF16(
+        "student", "ibot_head") " " BF16("teacher", "backbone") " " BF16("teacher",
+                                                                         "dino_head") " " BF16("teacher",
+                                                                                               "ibot_head");
+    check_bf16(ALL, "");
+    check_bf16(ALL, "student.drop_path_rate=0.3 student.ffn_layer=swiglufused student.num_register_tokens=1 "
+                    "train.micro_batch_size=3");
+    check_bf16(ALL, "ibot.separate_head=false dino.head_nlayers=1");
+    check_bf16(BF16("student", "dino_head"), "");
+    check_bf16(BF16("teacher", "ibot_head"), "");
+    check_bf16(BF16("student", "backbone"), "");
+}
