@@ -5,22 +5,13 @@
 #include "device/device.h"
 #include "eval/eval_knn.h"
 #include "job.h"
+#include "job_threads.h"
 #include "train/train_loop.h"
 
 #include <cjson/cJSON.h>
 #include <omp.h>
 #include <stdio.h>
 #include <string.h>
-
-/* Ranks that share this rank's node. */
-static int ranks_on_node(const Run *run)
-{
-    const char *mine = run->hosts + (size_t)comm_rank(run->comm) * RUN_HOST_BYTES;
-    int count = 0;
-    for (int r = 0; r < comm_size(run->comm); r++)
-        count += strcmp(mine, run->hosts + (size_t)r * RUN_HOST_BYTES) == 0;
-    return count;
-}
 
 static Status open_data(JobContext *context, DataSet **set, Error *error)
 {
@@ -125,7 +116,7 @@ Status job_pretrain(JobContext *context, Error *error)
     Config *config = context->config;
     DeviceKind device;
     TRY(device_choose((DeviceKind)config->compute.device, &device, error));
-    omp_set_num_threads(train_state_threads(config, ranks_on_node(context->run)));
+    omp_set_num_threads(job_threads(context, config));
     DataSet *set = NULL;
     TRY(open_data(context, &set, error));
     char *resolved = config_dump(config);

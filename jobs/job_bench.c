@@ -1,0 +1,292 @@
+/* job_bench.c - this machine's limits, and how near to them we come.
+ *
+ *   dinobatch bench [--what limits|ops|step|augment|all] [--preset tiny|vits14|demo|config|all]
+ *                   [--dtype fp32|bf16|all] [--seconds S] [--data SPEC] [--output-dir DIR] [key=value]...
+ *
+ * Presets `tiny` and `vits14` are the two on which the public reference was timed (README "Speed"); `demo` is
+ * jobs/configs/demo.yaml; `config` is the configuration of the command line. key=value changes all of them.
+ */
+#include "base/atomic_file.h"
+#include "base/memory.h"
+#include "bench/augment_bench.h"
+#include "bench/bench_report.h"
+#include "bench/hot_ops.h"
+#include "bench/machine_limits.h"
+#include "job.h"
+#include "job_threads.h"
+#include "train/train_data.h"
+
+#include <limits.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const OptionSpec job_bench_options[] = {
+    {"what", "limits|ops|step|augment|all", "what to measure (default all)", false},
+    {"preset", "tiny|vits14|demo|config|all",
+     "step of which model; config: that of --config-file and key=value (default all, or config with "
+     "--config-file)",
+     false},
+    {"dtype", "fp32|bf16|all", "products of the step (default all that this processor has)", false},
+    {"seconds", "S", "of each measurement (default 0.3; steps three times as long, two steps at least)",
+     false},
+    {"data", "SPEC", "pictures to decode and crop (default: drawn ones of 500 x 375)", false},
+    {0},
+};
+
+/* What the command line asks for. */
+typedef struct {
+    const char *what, *preset, *dtype; /* never NULL */
+    double seconds;
+    int threads;
+} Request;
+
+enum { PRESET_TINY, PRESET_VITS14, PRESET_DEMO, PRESET_CONFIG, PRESETS };
+enum { DTYPES = 2, ASSIGNMENTS = 16 };
+
+/* The peer's settings, as assignments. */
+static const struct {
+    const char *name;
+    const char *assignments[ASSIGNMENTS];
+} PRESET_LIST[PRESETS] = {
+    [PRESET_TINY] = {"tiny",
+                     {"student.arch=vit_custom", "student.embed_dim=96", "student.depth=4",
+                      "student.num_heads=3", "student.patch_size=4", "student.drop_path_rate=0.3",
+                      "crops.global_crops_size=32", "crops.local_crops_size=16", "crops.local_crops_number=4",
+                      "train.batch_size_per_gpu=32", "train.centering=sinkhorn_knopp",
+                      "ibot.separate_head=true", "dino.head_n_prototypes=8192",
+                      "ibot.head_n_prototypes=8192"}},
+    [PRESET_VITS14] = {"vits14",
+                       {"student.arch=vit_small", "student.patch_size=14", "student.drop_path_rate=0.3",
+                        "crops.global_crops_size=224", "crops.local_crops_size=98",
+                        "crops.local_crops_number=8", "train.batch_size_per_gpu=4",
+                        "train.centering=sinkhorn_knopp", "ibot.separate_head=true",
+                        "dino.head_n_prototypes=8192", "ibot.head_n_prototypes=8192"}},
+    [PRESET_DEMO] = {"demo", {0}},
+    [PRESET_CONFIG] = {"config", {0}},
+};
+
+/* --- configurations ----------------------------------------------------------------------------------- */
+
+/* jobs/configs/demo.yaml from here, or beside the program's build folder. */
+static Status find_demo(char *path, size_t size, Error *error)
+{
+    static const char FILE_NAME[] = "jobs/configs/demo.yaml";
+    snprintf(path, size, "%s", FILE_NAME);
+    if (access(path, R_OK) == 0) return STATUS_OK;
+    char program[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (length > 0) {
+        program[length] = '\0';
+        for (int i = 0; i < 2; i++) { /* away with the name and with build/ */
+            char *slash = strrchr(program, '/');
+            if (slash) *slash = '\0';
+        }
+        int written = snprintf(path, size, "%s/%s", program, FILE_NAME);
+        if (written > 0 && (size_t)written < size && access(path, R_OK) == 0) return STATUS_OK;
+    }
+    return status_fail(error, STATUS_INPUT, "--preset demo: %s is not here; run it in the checkout",
+                       FILE_NAME);
+}
+
+static Status overlay(Config *config, int preset, const Options *options, Error *error)
+{
+    if (preset == PRESET_DEMO) {
+        char path[PATH_MAX];
+        TRY(find_demo(path, sizeof path, error));
+        TRY(config_load_file(config, path, error));
+    }
+    if (preset == PRESET_CONFIG)
+        for (int i = 0; i < options->config_file_count; i++)
+            TRY(config_load_file(config, options->config_files[i], error));
+    for (int i = 0; i < ASSIGNMENTS && PRESET_LIST[preset].assignments[i]; i++)
+        TRY(config_override(config, PRESET_LIST[preset].assignments[i], error));
+    for (int i = 0; i < options->override_count; i++)
+        TRY(config_override(config, options->overrides[i], error));
+    return config_check(config, error);
+}
+
+static void set_dtype(Config *config, Dtype dtype)
+{
+    ConfigPrecisions *both[] = {&config->compute_precision.teacher, &config->compute_precision.student};
+    for (int i = 0; i < 2; i++) {
+        both[i]->backbone.mixed_precision.param_dtype = dtype;
+        both[i]->dino_head.mixed_precision.param_dtype = dtype;
+        both[i]->ibot_head.mixed_precision.param_dtype = dtype;
+    }
+}
+
+/* --- measuring ---------------------------------------------------------------------------------------- */
+
+static bool wanted(const char *asked, const char *name)
+{
+    return strcmp(asked, "all") == 0 || strcmp(asked, name) == 0;
+}
+
+static Status measure_preset(JobContext *context, const Request *request, int preset, BenchReport *report,
+                             Error *error)
+{
+    static const struct {
+        const char *name;
+        Dtype dtype;
+    } dtypes[DTYPES] = {{"fp32", DTYPE_F32}, {"bf16", DTYPE_BF16}};
+    Config config;
+    config_init(&config);
+    Status status = overlay(&config, preset, context->options, error);
+    for (int d = 0; d < DTYPES && status == STATUS_OK; d++) {
+        bool named = strcmp(request->dtype, dtypes[d].name) == 0;
+        bool has = dtypes[d].dtype == DTYPE_F32 || machine_limits_has_bf16();
+        if (!named && (!wanted(request->dtype, dtypes[d].name) || !has)) continue;
+        set_dtype(&config, dtypes[d].dtype);
+        log_info(context->log, "step %s, %s", PRESET_LIST[preset].name, dtypes[d].name);
+        StepBenchParams params = {.name = PRESET_LIST[preset].name,
+                                  .config = &config,
+                                  .comm = context->comm,
+                                  .threads = request->threads,
+                                  .seconds = 3 * request->seconds};
+        StepBench *step = &report->steps[report->step_count];
+        status = step_bench_run(step, &params, error);
+        if (status == STATUS_OK) bench_report_print_step(report, step, stdout);
+        report->step_count += status == STATUS_OK;
+        fflush(stdout);
+    }
+    config_fini(&config);
+    return status;
+}
+
+static Status measure_steps(JobContext *context, const Request *request, BenchReport *report, Error *error)
+{
+    for (int preset = 0; preset < PRESETS; preset++) {
+        bool named = strcmp(request->preset, PRESET_LIST[preset].name) == 0;
+        /* "all" means the known ones: what the command line configures is asked for by name. */
+        if (!named && (strcmp(request->preset, "all") != 0 || preset == PRESET_CONFIG)) continue;
+        char path[PATH_MAX];
+        if (preset == PRESET_DEMO && !named && find_demo(path, sizeof path, error) != STATUS_OK) {
+            log_warning(context->log, "%s", error->text);
+            continue;
+        }
+        TRY(measure_preset(context, request, preset, report, error));
+    }
+    return STATUS_OK;
+}
+
+/* The crops of the published recipe with patches of 14, or those of the command line. */
+static Status measure_pictures(const JobContext *context, const Request *request,
+                               const BenchPictures *pictures, BenchReport *report, Error *error)
+{
+    Config config;
+    config_init(&config);
+    int preset = strcmp(request->preset, "config") == 0 ? PRESET_CONFIG : PRESET_VITS14;
+    Status status = overlay(&config, preset, context->options, error);
+    if (status == STATUS_OK) {
+        AugmentParams augment = train_data_augment(&config);
+        status = augment_bench_run(&report->rows, pictures, &augment, wanted(request->what, "augment"),
+                                   request->seconds, error);
+    }
+    config_fini(&config);
+    return status;
+}
+
+/* Everything but the steps, which need the limits first. */
+static Status measure_rows(JobContext *context, const Request *request, const BenchPictures *pictures,
+                           BenchReport *report, Error *error)
+{
+    bool all_limits = wanted(request->what, "limits");
+    log_info(context->log, "limits");
+    MachineLimitsParams limits = {
+        .threads = request->threads, .seconds = request->seconds, .shapes = all_limits};
+    machine_limits_measure(&report->rows, &limits);
+    if (pictures->count > 0) TRY(measure_pictures(context, request, pictures, report, error));
+    if (wanted(request->what, "ops")) {
+        log_info(context->log, "operations");
+        HotOpsParams ops = {.threads = request->threads, .seconds = request->seconds, .comm = context->comm};
+        hot_ops_measure(&report->rows, &ops);
+    }
+    return STATUS_OK;
+}
+
+/* --- the job ------------------------------------------------------------------------------------------ */
+
+/* `value` is one of `choices`, "a|b|c". */
+static Status check_choice(const char *option, const char *value, const char *choices, Error *error)
+{
+    size_t length = strlen(value);
+    for (const char *at = choices; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL)
+        if (strcspn(at, "|") == length && strncmp(at, value, length) == 0) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "--%s %s: expected %s", option, value, choices);
+}
+
+static Status parse(const JobContext *context, Request *request, Error *error)
+{
+    const Options *options = context->options;
+    const char *seconds = options_get(options, "seconds");
+    *request = (Request){.what = options_get(options, "what"),
+                         .preset = options_get(options, "preset"),
+                         .dtype = options_get(options, "dtype"),
+                         .seconds = 0.3,
+                         .threads = job_threads(context, context->config)};
+    if (!request->what) request->what = "all";
+    if (!request->preset) request->preset = options->config_file_count > 0 ? "config" : "all";
+    if (!request->dtype) request->dtype = "all";
+    TRY(check_choice("what", request->what, job_bench_options[0].argument, error));
+    TRY(check_choice("preset", request->preset, job_bench_options[1].argument, error));
+    TRY(check_choice("dtype", request->dtype, job_bench_options[2].argument, error));
+    if (seconds) {
+        char *end;
+        request->seconds = strtod(seconds, &end);
+        if (*end || !(request->seconds > 0 && request->seconds <= 3600))
+            return status_fail(error, STATUS_INPUT, "--seconds %s: expected a number in (0, 3600]", seconds);
+    }
+    if (comm_size(context->comm) > 1)
+        return status_fail(error, STATUS_INPUT, "bench measures one process: run it on one rank");
+    return STATUS_OK;
+}
+
+static Status write_report(const JobContext *context, const BenchReport *report, Error *error)
+{
+    const char *folder = context->options->output_dir;
+    char *json = bench_report_json(report), path[PATH_MAX];
+    Status status = STATUS_OK;
+    if (folder) {
+        status = run_folder_make_path(folder, error);
+        snprintf(path, sizeof path, "%s/bench.json", folder);
+        if (status == STATUS_OK) status = atomic_file_write(path, json, strlen(json), error);
+        if (status == STATUS_OK) log_info(context->log, "wrote %s", path);
+    }
+    if (context->json) printf("%s\n", json);
+    memory_free(json);
+    return status;
+}
+
+static Status measure(JobContext *context, const Request *request, BenchReport *report, Error *error)
+{
+    BenchPictures pictures = {0};
+    bool decodes = wanted(request->what, "limits") || strcmp(request->what, "augment") == 0;
+    Status status = STATUS_OK;
+    if (decodes) status = bench_pictures_init(&pictures, options_get(context->options, "data"), error);
+    if (decodes) report->pictures = pictures.source;
+    if (status == STATUS_OK) status = measure_rows(context, request, &pictures, report, error);
+    if (status == STATUS_OK) bench_report_print_rows(report, stdout);
+    fflush(stdout);
+    if (status == STATUS_OK && wanted(request->what, "step"))
+        status = measure_steps(context, request, report, error);
+    if (status == STATUS_OK) status = write_report(context, report, error);
+    bench_pictures_fini(&pictures);
+    return status;
+}
+
+Status job_bench(JobContext *context, Error *error)
+{
+    Request request;
+    TRY(parse(context, &request, error));
+    omp_set_num_threads(request.threads);
+    BenchReport report = {
+        .threads = request.threads, .cores = (int)sysconf(_SC_NPROCESSORS_ONLN), .pictures = ""};
+    machine_limits_processor(report.processor, sizeof report.processor);
+    report.steps = memory_alloc_array(PRESETS * DTYPES, sizeof *report.steps);
+    Status status = measure(context, &request, &report, error);
+    bench_rows_fini(&report.rows);
+    memory_free(report.steps);
+    return status;
+}

@@ -1,0 +1,100 @@
+/* augment_bench.c - one repetition goes through all pictures. */
+#include "bench/augment_bench.h"
+
+#include "base/memory.h"
+#include "data/image/image_decode.h"
+
+typedef struct {
+    const BenchPictures *pictures;
+    const AugmentParams *augment;
+    Image decoded[BENCH_PICTURES_MAX]; /* owned */
+    Image image;                       /* of the picture under way; owned */
+    AugmentScratch *scratch;           /* owned */
+    float *global, *local;             /* crops; owned */
+    uint64_t draws;                    /* so that each repetition draws other crops */
+} AugmentBench;
+
+static void decode(void *context)
+{
+    AugmentBench *bench = context;
+    for (int i = 0; i < bench->pictures->count; i++) {
+        const DataBuffer *item = &bench->pictures->items[i];
+        image_decode(&bench->image, item->bytes, item->size, NULL);
+    }
+}
+
+static void crop_one(AugmentBench *bench, const Image *image)
+{
+    augment_sample(bench->augment, image, rng_at(0, RNG_BENCH, 1, bench->draws++), bench->global,
+                   bench->local, bench->scratch);
+}
+
+static void crop(void *context)
+{
+    AugmentBench *bench = context;
+    for (int i = 0; i < bench->pictures->count; i++)
+        crop_one(bench, &bench->decoded[i]);
+}
+
+static void decode_and_crop(void *context)
+{
+    AugmentBench *bench = context;
+    for (int i = 0; i < bench->pictures->count; i++) {
+        const DataBuffer *item = &bench->pictures->items[i];
+        image_decode(&bench->image, item->bytes, item->size, NULL);
+        crop_one(bench, &bench->image);
+    }
+}
+
+/* Every picture once, so that the loops above need no error. */
+static Status decode_all(AugmentBench *bench, Error *error)
+{
+    for (int i = 0; i < bench->pictures->count; i++) {
+        const DataBuffer *item = &bench->pictures->items[i];
+        Status status = image_decode(&bench->decoded[i], item->bytes, item->size, error);
+        if (status != STATUS_OK)
+            return status_prefix(error, status, "%s: picture %d", bench->pictures->source, i);
+    }
+    return STATUS_OK;
+}
+
+static void measure(AugmentBench *bench, BenchRows *rows, bool crops, double seconds)
+{
+    const BenchPictures *pictures = bench->pictures;
+    double images = pictures->count;
+    BenchTask task = {.context = bench, .work = decode};
+    bench_rows_add(rows, "limits", BENCH_IMAGES, images, bench_timer_run(&task, seconds, 2),
+                   "decode, 1 thread, %.2f Mpx and %.0f kB each", pictures->pixels / images / 1e6,
+                   pictures->bytes / images / 1e3);
+    if (!crops) return;
+    const AugmentParams *a = bench->augment;
+    task.work = crop;
+    bench_rows_add(rows, "augmentation", BENCH_IMAGES, images, bench_timer_run(&task, seconds, 2),
+                   "2 x %lld + %lld x %lld px, 1 thread", (long long)a->global[0].size,
+                   (long long)a->local_count, (long long)a->local.size);
+    task.work = decode_and_crop;
+    bench_rows_add(rows, "augmentation", BENCH_IMAGES, images, bench_timer_run(&task, seconds, 2),
+                   "decode and 2 x %lld + %lld x %lld px, 1 thread", (long long)a->global[0].size,
+                   (long long)a->local_count, (long long)a->local.size);
+}
+
+Status augment_bench_run(BenchRows *rows, const BenchPictures *pictures, const AugmentParams *augment,
+                         bool crops, double seconds, Error *error)
+{
+    AugmentBench *bench = memory_alloc(sizeof *bench);
+    size_t global = 3 * (size_t)(augment->global[0].size * augment->global[0].size);
+    size_t local = 3 * (size_t)(augment->local.size * augment->local.size);
+    *bench = (AugmentBench){.pictures = pictures, .augment = augment, .scratch = augment_scratch_create()};
+    bench->global = memory_alloc_array(AUGMENT_GLOBAL_CROPS * global, sizeof(float));
+    bench->local = memory_alloc_array((size_t)augment->local_count * local, sizeof(float));
+    Status status = decode_all(bench, error);
+    if (status == STATUS_OK) measure(bench, rows, crops, seconds);
+    for (int i = 0; i < BENCH_PICTURES_MAX; i++)
+        image_destroy(&bench->decoded[i]);
+    image_destroy(&bench->image);
+    augment_scratch_destroy(bench->scratch);
+    memory_free(bench->global);
+    memory_free(bench->local);
+    memory_free(bench);
+    return status;
+}

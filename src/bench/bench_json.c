@@ -1,0 +1,130 @@
+/* bench_json.c - bench_report_json: the same figures for programs, in seconds, bytes and FLOP. */
+#include "bench/bench_report.h"
+
+#include "base/memory.h"
+#include "run/version.h"
+
+#include <cjson/cJSON.h>
+
+static void add_times(cJSON *object, const BenchTimes *times)
+{
+    cJSON *t = cJSON_AddObjectToObject(object, "seconds");
+    cJSON_AddNumberToObject(t, "median", times->median);
+    cJSON_AddNumberToObject(t, "min", times->minimum);
+    cJSON_AddNumberToObject(t, "max", times->maximum);
+    cJSON_AddNumberToObject(t, "mean", times->mean);
+    cJSON_AddNumberToObject(t, "count", (double)times->count);
+}
+
+/* A number, or null where there is none (0). */
+static void add_known(cJSON *object, const char *name, double value)
+{
+    if (value > 0)
+        cJSON_AddNumberToObject(object, name, value);
+    else
+        cJSON_AddNullToObject(object, name);
+}
+
+static void add_machine(cJSON *tree, const BenchReport *report)
+{
+    cJSON *machine = cJSON_AddObjectToObject(tree, "machine");
+    cJSON_AddStringToObject(machine, "processor", report->processor);
+    cJSON_AddNumberToObject(machine, "cores", report->cores);
+    cJSON_AddNumberToObject(machine, "threads", report->threads);
+    cJSON *program = cJSON_AddObjectToObject(tree, "program");
+    cJSON_AddStringToObject(program, "version", version_number());
+    cJSON_AddStringToObject(program, "git", version_git());
+    cJSON_AddStringToObject(program, "build", version_build());
+    cJSON *limits = cJSON_AddObjectToObject(tree, "limits");
+    add_known(limits, "fp32_flops_per_s", report->rows.limit[BENCH_FLOPS_FP32]);
+    add_known(limits, "bf16_flops_per_s", report->rows.limit[BENCH_FLOPS_BF16]);
+    add_known(limits, "copy_bytes_per_s", report->rows.limit[BENCH_BYTES]);
+}
+
+static void add_rows(cJSON *tree, const BenchRows *rows)
+{
+    static const char *const UNITS[BENCH_UNIT_COUNT] = {[BENCH_FLOPS_FP32] = "fp32 FLOP",
+                                                        [BENCH_FLOPS_BF16] = "bf16 FLOP",
+                                                        [BENCH_BYTES] = "bytes",
+                                                        [BENCH_IMAGES] = "images"};
+    cJSON *array = cJSON_AddArrayToObject(tree, "measurements");
+    for (int i = 0; i < rows->count; i++) {
+        const BenchRow *row = &rows->rows[i];
+        cJSON *item = cJSON_CreateObject();
+        cJSON_AddStringToObject(item, "section", row->section);
+        cJSON_AddStringToObject(item, "name", row->name);
+        cJSON_AddStringToObject(item, "unit", UNITS[row->unit]);
+        cJSON_AddNumberToObject(item, "work", row->work);
+        cJSON_AddNumberToObject(item, "per_s", bench_rows_rate(row));
+        add_known(item, "share_of_limit", bench_rows_share(rows, row));
+        add_times(item, &row->times);
+        cJSON_AddItemToArray(array, item);
+    }
+}
+
+static void add_breakdown(cJSON *object, const StepBench *step)
+{
+    cJSON *parts = cJSON_AddArrayToObject(object, "parts");
+    for (int i = 0; i < STEP_PART_COUNT; i++) {
+        cJSON *item = cJSON_CreateObject();
+        cJSON_AddStringToObject(item, "name", step_flops_part_name((StepPart)i));
+        cJSON_AddNumberToObject(item, "seconds", step->part_seconds[i]);
+        cJSON_AddNumberToObject(item, "flops", step->part_flops[i]);
+        cJSON_AddItemToArray(parts, item);
+    }
+    cJSON *operations = cJSON_AddArrayToObject(object, "operations");
+    for (int i = 0; i < OPS_TIMED_COUNT; i++) {
+        const OpsTimedTotal *t = &step->operations[i];
+        if (t->calls == 0) continue;
+        cJSON *item = cJSON_CreateObject();
+        cJSON_AddStringToObject(item, "name", ops_timed_name(i));
+        cJSON_AddNumberToObject(item, "calls", (double)t->calls);
+        cJSON_AddNumberToObject(item, "seconds", t->seconds);
+        cJSON_AddNumberToObject(item, "share", t->seconds / step->times.mean);
+        cJSON_AddNumberToObject(item, "flops", t->flops);
+        cJSON_AddNumberToObject(item, "bytes", t->bytes);
+        cJSON_AddItemToArray(operations, item);
+    }
+    cJSON_AddNumberToObject(object, "other_seconds", step->other_seconds);
+}
+
+static void add_step(cJSON *array, const BenchReport *report, const StepBench *step)
+{
+    cJSON *item = cJSON_CreateObject();
+    double rate = step->flops / step->times.median;
+    cJSON_AddStringToObject(item, "name", step->name);
+    cJSON_AddStringToObject(item, "dtype", dtype_name(step->dtype));
+    cJSON_AddNumberToObject(item, "images", (double)step->samples);
+    cJSON_AddNumberToObject(item, "parameters", (double)step->parameters);
+    cJSON_AddNumberToObject(item, "masked_patches", step->masked);
+    add_times(item, &step->times);
+    cJSON_AddNumberToObject(item, "images_per_s", (double)step->samples / step->times.median);
+    cJSON_AddNumberToObject(item, "flops", step->flops);
+    cJSON_AddNumberToObject(item, "counted_flops", step->counted_flops);
+    cJSON_AddNumberToObject(item, "flops_per_s", rate);
+    add_known(item, "share_of_product_rate", rate / bench_report_step_limit(report, step));
+    cJSON_AddNumberToObject(item, "total_loss", step->loss);
+    cJSON *memory = cJSON_AddObjectToObject(item, "memory_bytes");
+    cJSON_AddNumberToObject(memory, "weights", (double)step->weight_bytes);
+    cJSON_AddNumberToObject(memory, "step", (double)step->step_bytes);
+    cJSON_AddNumberToObject(memory, "scratch", (double)step->scratch_bytes);
+    cJSON_AddNumberToObject(memory, "batch", (double)step->batch_bytes);
+    add_known(memory, "peak_resident", (double)step->peak_rss_bytes);
+    add_breakdown(item, step);
+    cJSON_AddItemToArray(array, item);
+}
+
+char *bench_report_json(const BenchReport *report)
+{
+    cJSON *tree = cJSON_CreateObject();
+    add_machine(tree, report);
+    if (report->pictures[0]) cJSON_AddStringToObject(tree, "pictures", report->pictures);
+    add_rows(tree, &report->rows);
+    cJSON *steps = cJSON_AddArrayToObject(tree, "steps");
+    for (int i = 0; i < report->step_count; i++)
+        add_step(steps, report, &report->steps[i]);
+    char *text = cJSON_PrintUnformatted(tree), *copy = memory_strdup(text);
+    cJSON_free(text);
+    cJSON_Delete(tree);
+    return copy;
+}

@@ -1,0 +1,31 @@
+/* bench_report.h - what was measured, as tables for people and as one JSON object for programs. */
+#ifndef DINOBATCH_BENCH_BENCH_REPORT_H
+#define DINOBATCH_BENCH_BENCH_REPORT_H
+
+#include "bench/bench_rows.h"
+#include "bench/step_bench.h"
+
+#include <stdio.h>
+
+typedef struct {
+    char processor[128];
+    int threads, cores; /* used; online */
+    BenchRows rows;
+    StepBench *steps; /* [step_count] owned by the caller */
+    int step_count;
+    const char *pictures; /* what was decoded; "" when nothing was */
+} BenchReport;
+
+/* The machine, then a table per section of rows, to `out`. */
+void bench_report_print_rows(const BenchReport *report, FILE *out);
+
+/* One step: figures, parts, operations. */
+void bench_report_print_step(const BenchReport *report, const StepBench *step, FILE *out);
+
+/* The limit that a step is compared with, FLOP/s: that of its data type, or of fp32 where there is none. */
+double bench_report_step_limit(const BenchReport *report, const StepBench *step);
+
+/* Everything as JSON on one line; memory_free. */
+char *bench_report_json(const BenchReport *report);
+
+#endif

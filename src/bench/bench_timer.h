@@ -1,0 +1,26 @@
+/* bench_timer.h - runs a piece of work again and again and says how long one repetition took.
+ *
+ * The first repetition warms caches and makes what is made once; it is not counted. It is no profiler: what
+ * happens inside a repetition is ops_timed.h's business.
+ */
+#ifndef DINOBATCH_BENCH_BENCH_TIMER_H
+#define DINOBATCH_BENCH_BENCH_TIMER_H
+
+#include <stdint.h>
+
+/* Seconds of one repetition. */
+typedef struct {
+    double median, minimum, maximum, mean;
+    int64_t count;
+} BenchTimes;
+
+typedef struct {
+    void *context;
+    void (*prepare)(void *context); /* before each repetition, not timed; or NULL */
+    void (*work)(void *context);
+} BenchTask;
+
+/* Repeats for `seconds`, at least `least` (>= 1) times. Allocates nothing. */
+BenchTimes bench_timer_run(const BenchTask *task, double seconds, int64_t least);
+
+#endif

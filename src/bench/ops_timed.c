@@ -1,0 +1,186 @@
+/* ops_timed.c - one wrapper per operation, made from the list in ops.h.
+ *
+ * For each operation two macros say what the list cannot: the arguments of the inner call, and the work.
+ */
+#include "bench/ops_timed.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+
+#include <string.h>
+
+typedef struct {
+    double flops, bytes;
+} Work;
+
+static Work product(int64_t m, int64_t n, int64_t k)
+{
+    return (Work){.flops = 2.0 * (double)m * (double)n * (double)k};
+}
+
+static Work times(double factor, Work work)
+{
+    return (Work){.flops = factor * work.flops, .bytes = factor * work.bytes};
+}
+
+static Work moved(const Tensor *tensors, size_t count)
+{
+    Work work = {0};
+    for (size_t i = 0; i < count; i++)
+        if (tensor_given(tensors[i])) work.bytes += (double)tensor_bytes(tensors[i]);
+    return work;
+}
+
+/* A tensor that is read and written is listed twice. */
+#define MOVED(...) moved((const Tensor[]){__VA_ARGS__}, sizeof((Tensor[]){__VA_ARGS__}) / sizeof(Tensor))
+
+/* An activation, and the fp32 rows that it is added to. */
+static Work moved_into_rows(Tensor y)
+{
+    return (Work){.bytes = (double)tensor_bytes(y) + 2.0 * sizeof(float) * (double)tensor_count(y)};
+}
+
+/* Scores and weighted sum of each sequence: two products of its length squared by the width of all heads. */
+static Work attention(Tensor cu_seqlens, int64_t width)
+{
+    Work work = {0};
+    const int32_t *at = tensor_i32(cu_seqlens);
+    for (int64_t s = 0; s + 1 < cu_seqlens.shape[0]; s++) {
+        int64_t n = at[s + 1] - at[s];
+        work.flops += 2 * product(n, n, width).flops;
+    }
+    return work;
+}
+
+/* Student scores, and with the backward both gradients. Teacher scores are Sinkhorn's, made there. */
+static Work cross_entropy(const PrototypeCrossEntropy *args)
+{
+    Work scores = product(args->student.shape[0], args->student_v.shape[0], args->student_v.shape[1]);
+    return times(tensor_given(args->d_student) ? 3 : 1, scores);
+}
+
+/* clang-format off */
+#define CALL_linear_forward          (inner, y, x, w, b)
+#define WORK_linear_forward          product(x.shape[0], w.shape[0], w.shape[1])
+#define CALL_linear_backward_input   (inner, dx, dy, w)
+#define WORK_linear_backward_input   product(dy.shape[0], w.shape[0], w.shape[1])
+#define CALL_linear_backward_weight  (inner, dw, db, dy, x)
+#define WORK_linear_backward_weight  product(x.shape[0], dw.shape[0], dw.shape[1])
+#define CALL_layer_norm_forward      (inner, y, stats, x, rows, w, b, eps)
+#define WORK_layer_norm_forward      MOVED(y, y)
+#define CALL_layer_norm_backward     (inner, dx, dw, db, dy, x, rows, stats, w)
+#define WORK_layer_norm_backward     MOVED(dy, dy, dy, dy)
+#define CALL_l2_normalize_forward    (inner, y, norms, x, eps)
+#define WORK_l2_normalize_forward    MOVED(y, x)
+#define CALL_l2_normalize_backward   (inner, dx, dy, y, norms, eps)
+#define WORK_l2_normalize_backward   MOVED(dx, dy, y)
+#define CALL_attention_forward       (inner, out, lse, qkv, cu_seqlens, heads)
+#define WORK_attention_forward       attention(cu_seqlens, out.shape[1])
+#define CALL_attention_backward      (inner, dqkv, dout, out, lse, qkv, cu_seqlens, heads)
+#define WORK_attention_backward      times(2, attention(cu_seqlens, out.shape[1]))
+#define CALL_gelu_forward            (inner, y, x)
+#define WORK_gelu_forward            MOVED(y, x)
+#define CALL_gelu_backward           (inner, dx, dy, x)
+#define WORK_gelu_backward           MOVED(dx, dy, x)
+#define CALL_swiglu_forward          (inner, y, x12)
+#define WORK_swiglu_forward          MOVED(y, x12)
+#define CALL_swiglu_backward         (inner, dx12, dy, x12)
+#define WORK_swiglu_backward         MOVED(dx12, dy, x12)
+#define CALL_residual_forward        (inner, x, y, rows, row_scale, gamma)
+#define WORK_residual_forward        moved_into_rows(y)
+#define CALL_residual_backward       (inner, dy, dgamma, dx, y, rows, row_scale, gamma)
+#define WORK_residual_backward       MOVED(dy, dy, y)
+#define CALL_gather_rows             (inner, y, x, rows)
+#define WORK_gather_rows             MOVED(y, y)
+#define CALL_scatter_add_rows        (inner, x, y, rows)
+#define WORK_scatter_add_rows        moved_into_rows(y)
+#define CALL_cast                    (inner, out, in)
+#define WORK_cast                    MOVED(out, in)
+#define CALL_patchify_forward        (inner, patches, images, patch_size)
+#define WORK_patchify_forward        MOVED(patches, images)
+#define CALL_patchify_backward       (inner, dimages, dpatches, patch_size)
+#define WORK_patchify_backward       MOVED(dimages, dpatches)
+#define CALL_embed_tokens_forward    (inner, x, patches, masks, mask_token, cls, registers, pos)
+#define WORK_embed_tokens_forward    MOVED(x, patches)
+#define CALL_embed_tokens_backward   (inner, dpatches, dmask_token, dcls, dregisters, dpos, dx, masks)
+#define WORK_embed_tokens_backward   MOVED(dpatches, dx)
+#define CALL_pos_embed_forward       (inner, out, pos, h, w, offset, antialias)
+#define WORK_pos_embed_forward       MOVED(out, pos)
+#define CALL_pos_embed_backward      (inner, dpos, dout, h, w, offset, antialias)
+#define WORK_pos_embed_backward      MOVED(dpos, dpos, dout)
+#define CALL_prototype_scale         (inner, scale, v, g)
+#define WORK_prototype_scale         MOVED(v)
+#define CALL_prototype_scores        (inner, scores, x, v, scale)
+#define WORK_prototype_scores        product(x.shape[0], v.shape[0], v.shape[1])
+#define CALL_weight_norm_backward    (inner, dv, dg, v, g)
+#define WORK_weight_norm_backward    MOVED(dv, dv, v)
+#define CALL_prototype_sinkhorn      (inner, bias, x, v, scale, temp, iterations, comm)
+#define WORK_prototype_sinkhorn      product(x.shape[0], v.shape[0], v.shape[1])
+#define CALL_prototype_center        (inner, sum, x, v, scale, row_weight)
+#define WORK_prototype_center        product(x.shape[0], v.shape[0], v.shape[1])
+#define CALL_prototype_cross_entropy (inner, args)
+#define WORK_prototype_cross_entropy cross_entropy(args)
+#define CALL_koleo                   (inner, loss, nearest, dx, x, weight)
+#define WORK_koleo                   product(x.shape[0], x.shape[0], x.shape[1])
+#define CALL_adamw                   (inner, p, m, v, g, step)
+#define WORK_adamw                   MOVED(p, p, m, m, v, v, g)
+#define CALL_ema                     (inner, average, value, momentum)
+#define WORK_ema                     MOVED(average, average, value)
+#define CALL_sum_squares             (inner, result, x)
+#define WORK_sum_squares             MOVED(x)
+/* clang-format on */
+
+static const OpsTimed *timed_of(const Ops *ops)
+{
+    return (const OpsTimed *)(const void *)ops;
+}
+
+static void note(OpsTimedTotal *total, double seconds, Work work)
+{
+    total->calls++;
+    total->seconds += seconds;
+    total->flops += work.flops;
+    total->bytes += work.bytes;
+}
+
+#define OPS_TIMED_WRAPPER(name, arguments)                               \
+    static void timed_##name arguments                                   \
+    {                                                                    \
+        const Ops *inner = timed_of(ops)->inner;                         \
+        OpsTimedTotal *total = &timed_of(ops)->totals[OPS_TIMED_##name]; \
+        Work work = WORK_##name;                                         \
+        double start = clock_seconds();                                  \
+        inner->name CALL_##name;                                         \
+        note(total, clock_seconds() - start, work);                      \
+    }
+OPS_LIST(OPS_TIMED_WRAPPER)
+
+void ops_timed_init(OpsTimed *timed, const Ops *inner)
+{
+    *timed = (OpsTimed){.ops = *inner, .inner = inner};
+    timed->totals = memory_alloc_array(OPS_TIMED_COUNT, sizeof *timed->totals);
+#define OPS_TIMED_ENTRY(name_, arguments) timed->ops.name_ = timed_##name_;
+    OPS_LIST(OPS_TIMED_ENTRY)
+#undef OPS_TIMED_ENTRY
+}
+
+void ops_timed_fini(OpsTimed *timed)
+{
+    memory_free(timed->totals);
+    *timed = (OpsTimed){0};
+}
+
+void ops_timed_reset(OpsTimed *timed)
+{
+    memset(timed->totals, 0, OPS_TIMED_COUNT * sizeof *timed->totals);
+}
+
+const char *ops_timed_name(int operation)
+{
+    static const char *const names[OPS_TIMED_COUNT] = {
+#define OPS_TIMED_NAME(name, arguments) #name,
+        OPS_LIST(OPS_TIMED_NAME)
+#undef OPS_TIMED_NAME
+    };
+    return names[operation];
+}

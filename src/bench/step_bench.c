@@ -1,0 +1,235 @@
+/* step_bench.c - builds a model, runs steps, takes them apart. */
+#include "bench/step_bench.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "bench/random_batch.h"
+#include "optim/adamw_optimizer.h"
+#include "optim/param_groups.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { LEAST_STEPS = 2 };
+
+/* Seconds by unit of the model, for the passes of one network. */
+typedef struct {
+    struct StepRun *run;
+    bool teacher;
+    double started;
+} Listener;
+
+typedef struct StepRun {
+    const StepBenchParams *params;
+    SslGroups groups;
+    Ops *ops; /* owned */
+    OpsTimed timed;
+    SslMetaArch ssl;
+    AdamwOptimizer optimizer;
+    Batch batch;
+    uint8_t *mask_scratch; /* owned */
+    Listener student, teacher;
+    double part_seconds[STEP_PART_COUNT]; /* since the first counted step */
+    double masked;                        /* the same */
+    int64_t steps;                        /* begun */
+    SslFigures figures;
+} StepRun;
+
+static StepPart part_of(const Listener *listener, int unit, NnPhase phase)
+{
+    const SslMetaArch *ssl = &listener->run->ssl;
+    static const StepPart PARTS[3][3] = {
+        {STEP_TEACHER_EMBED, STEP_TEACHER_BLOCKS, STEP_TEACHER_HEADS},
+        {STEP_STUDENT_EMBED, STEP_STUDENT_BLOCKS, STEP_STUDENT_HEADS},
+        {STEP_BACKWARD_EMBED, STEP_BACKWARD_BLOCKS, STEP_BACKWARD_HEADS},
+    };
+    bool ibot = ssl->do_ibot && !ssl->shared_head && unit == ssl->ibot_head.unit;
+    int kind = unit == ssl->vit.embed_unit ? 0 : unit == ssl->dino_head.unit || ibot ? 2 : 1;
+    if (unit == ssl->vit.norm_unit) return STEP_NORMS;
+    return PARTS[listener->teacher ? 0 : phase == NN_FORWARD ? 1 : 2][kind];
+}
+
+static void before_unit(void *context, int unit, NnPhase phase)
+{
+    (void)unit;
+    (void)phase;
+    Listener *listener = context;
+    listener->started = clock_seconds();
+}
+
+static void after_unit(void *context, int unit, NnPhase phase)
+{
+    Listener *listener = context;
+    listener->run->part_seconds[part_of(listener, unit, phase)] += clock_seconds() - listener->started;
+}
+
+static Status run_init(StepRun *run, const StepBenchParams *params, Error *error)
+{
+    const Config *config = params->config;
+    *run = (StepRun){.params = params};
+    TRY(ssl_groups_deal(&run->groups, config, comm_rank(params->comm), comm_size(params->comm), error));
+    OpsLimits limits = ssl_ops_limits(config, &run->groups);
+    run->ops = ops_cpu_create(&limits, params->threads);
+    ops_timed_init(&run->timed, run->ops);
+    SslMetaArch *ssl = &run->ssl;
+    ssl_meta_arch_init(ssl, config, &run->groups, &run->timed.ops, params->comm);
+    param_groups_assign(&ssl->table, ssl->vit.config.depth, config->optim.layerwise_decay,
+                        config->optim.patch_embed_lr_mult);
+    ssl_meta_arch_initialise(ssl, (uint64_t)config->train.seed);
+    adamw_optimizer_init(&run->optimizer, &ssl->table, config->optim.adamw_beta1, config->optim.adamw_beta2);
+    run->student = (Listener){.run = run};
+    run->teacher = (Listener){.run = run, .teacher = true};
+    ssl->student_hooks = (NnHooks){&run->student, before_unit, after_unit};
+    ssl->teacher_hooks = (NnHooks){&run->teacher, before_unit, after_unit};
+    random_batch_init(&run->batch, config, &run->groups);
+    run->mask_scratch = memory_alloc((size_t)(2 * run->groups.group_size * run->batch.patches));
+    return STATUS_OK;
+}
+
+static void run_fini(StepRun *run)
+{
+    if (!run->ops) return;
+    memory_free(run->mask_scratch);
+    batch_fini(&run->batch);
+    adamw_optimizer_fini(&run->optimizer);
+    ssl_meta_arch_fini(&run->ssl);
+    ops_timed_fini(&run->timed);
+    ops_destroy(run->ops);
+}
+
+/* The first step warms up: what it took is forgotten. */
+static void next_batch(void *context)
+{
+    StepRun *run = context;
+    if (run->steps <= 1) {
+        ops_timed_reset(&run->timed);
+        memset(run->part_seconds, 0, sizeof run->part_seconds);
+        run->masked = 0;
+    }
+    random_batch_advance(&run->batch, run->params->config, run->steps++, run->mask_scratch);
+}
+
+static void one_step(void *context)
+{
+    StepRun *run = context;
+    SslMetaArch *ssl = &run->ssl;
+    const Ops *ops = &run->timed.ops;
+    const Config *config = run->params->config;
+    TrainScheduleValues values = {
+        .lr = 1e-4, .weight_decay = 0.04, .momentum = 0.994, .teacher_temp = 0.07, .last_layer_lr = 1e-4};
+    double norms[PARAM_MODULE_COUNT];
+    ssl_meta_arch_forward_backward(ssl, &run->batch, values.teacher_temp, &run->figures);
+    double gradients_done = clock_seconds();
+    adamw_optimizer_grad_norms(&ssl->table, ops, ssl->grads, norms);
+    adamw_optimizer_step(&run->optimizer, &ssl->table, ops, ssl->student, ssl->grads, &values,
+                         config->optim.clip_grad, norms);
+    double update_done = clock_seconds();
+    ssl_meta_arch_update_teacher(ssl, values.momentum);
+    ssl_meta_arch_refresh(ssl);
+    run->part_seconds[STEP_OPTIMIZER] += update_done - gradients_done;
+    run->part_seconds[STEP_AVERAGE] += clock_seconds() - update_done;
+    run->masked += (double)run->figures.masked_patches;
+}
+
+/* --- memory ------------------------------------------------------------------------------------------- */
+
+/* Starts the kernel's high-water mark anew (Linux); elsewhere it stays that of the process so far. */
+static void reset_peak(void)
+{
+    FILE *file = fopen("/proc/self/clear_refs", "we");
+    if (!file) return;
+    fputs("5", file);
+    fclose(file);
+}
+
+static size_t peak_bytes(void)
+{
+    char line[256];
+    unsigned long kib = 0;
+    FILE *file = fopen("/proc/self/status", "re");
+    if (!file) return 0;
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, "VmHWM: %lu", &kib) == 1) break;
+    fclose(file);
+    return (size_t)kib * 1024;
+}
+
+static void fill_memory(StepBench *result, const StepRun *run)
+{
+    const SslMetaArch *ssl = &run->ssl;
+    size_t flat = (size_t)ssl->table.flat_count;
+    size_t reduced = (size_t)((ssl->student_reduced != NULL) + (ssl->teacher_reduced != NULL));
+    enum { FLAT_BUFFERS = 5 }; /* student, teacher, gradients, two moments */
+    result->weight_bytes = flat * (FLAT_BUFFERS * sizeof(float) + reduced * sizeof(uint16_t));
+    result->step_bytes = ssl->step.capacity;
+    result->scratch_bytes = run->ops->scratch->capacity;
+    result->batch_bytes = batch_bytes(&run->batch);
+    result->peak_rss_bytes = peak_bytes();
+}
+
+/* --- where the time goes ------------------------------------------------------------------------------ */
+
+static void fill_parts(StepBench *result, const StepRun *run)
+{
+    const OpsTimedTotal *t = result->operations;
+    double steps = (double)result->times.count, known = 0;
+    for (int i = 0; i < STEP_PART_COUNT; i++)
+        result->part_seconds[i] = run->part_seconds[i] / steps;
+    result->part_seconds[STEP_TARGETS] =
+        t[OPS_TIMED_prototype_sinkhorn].seconds + t[OPS_TIMED_prototype_center].seconds;
+    result->part_seconds[STEP_LOSSES] =
+        t[OPS_TIMED_prototype_cross_entropy].seconds + t[OPS_TIMED_koleo].seconds;
+    for (int i = 0; i < STEP_OTHER; i++)
+        known += result->part_seconds[i];
+    result->part_seconds[STEP_OTHER] = result->times.mean - known;
+}
+
+static void fill_operations(StepBench *result, const StepRun *run)
+{
+    double steps = (double)result->times.count, known = 0;
+    for (int i = 0; i < OPS_TIMED_COUNT; i++) {
+        const OpsTimedTotal *total = &run->timed.totals[i];
+        result->operations[i] = (OpsTimedTotal){.calls = llround((double)total->calls / steps),
+                                                .seconds = total->seconds / steps,
+                                                .flops = total->flops / steps,
+                                                .bytes = total->bytes / steps};
+        result->counted_flops += total->flops / steps;
+        known += total->seconds / steps;
+    }
+    result->other_seconds = result->times.mean - known;
+}
+
+static void fill(StepBench *result, const StepRun *run)
+{
+    const SslMetaArch *ssl = &run->ssl;
+    snprintf(result->name, sizeof result->name, "%s", run->params->name);
+    result->dtype = ssl->student_reduced ? DTYPE_BF16 : DTYPE_F32;
+    result->samples = run->batch.samples;
+    result->parameters = ssl->table.flat_count;
+    result->masked = run->masked / (double)result->times.count;
+    result->flops = step_flops_count(ssl, result->masked, result->part_flops);
+    result->loss = run->figures.total_loss;
+    fill_memory(result, run);
+    fill_operations(result, run);
+    fill_parts(result, run);
+}
+
+Status step_bench_run(StepBench *result, const StepBenchParams *params, Error *error)
+{
+    *result = (StepBench){0};
+    reset_peak();
+    StepRun *run = memory_alloc(sizeof *run);
+    Status status = run_init(run, params, error);
+    if (status == STATUS_OK) {
+        BenchTask task = {.context = run, .prepare = next_batch, .work = one_step};
+        result->times = bench_timer_run(&task, params->seconds, LEAST_STEPS);
+        fill(result, run);
+        if (!isfinite(result->loss))
+            status = status_fail(error, STATUS_FAILED, "%s: the loss is not finite on random batches",
+                                 params->name);
+    }
+    run_fini(run);
+    memory_free(run);
+    return status;
+}

@@ -1,0 +1,182 @@
+/* test_bench.c - the figures of `dinobatch bench` are there, are consistent, and count what they say. */
+#include "../support/process.h"
+#include "../support/temp_folder.h"
+
+#include <cjson/cJSON.h>
+#include <criterion/criterion.h>
+#include <math.h>
+#include <string.h>
+
+enum { LIMIT_SECONDS = 100, WORDS_MAX = 24 };
+
+/* A small tiny: the machine may be busy, and no time is asserted. */
+static const char *const SMALL[] = {"bench",
+                                    "--what",
+                                    "step",
+                                    "--preset",
+                                    "tiny",
+                                    "--dtype",
+                                    "fp32",
+                                    "--seconds",
+                                    "0.05",
+                                    "--json",
+                                    "compute.threads=1",
+                                    "train.batch_size_per_gpu=6",
+                                    "dino.head_n_prototypes=512",
+                                    "ibot.head_n_prototypes=768",
+                                    "dino.head_hidden_dim=64",
+                                    "ibot.head_hidden_dim=96",
+                                    NULL};
+
+static ProcessResult run(const char *const *more)
+{
+    const char *words[WORDS_MAX] = {NULL};
+    int count = 0;
+    for (const char *const *word = SMALL; *word; word++)
+        words[count++] = *word;
+    for (const char *const *word = more; *word; word++)
+        words[count++] = *word;
+    ProcessResult result = process_run_dinobatch(0, words, LIMIT_SECONDS);
+    cr_assert(!result.timed_out, "%s", result.err);
+    return result;
+}
+
+/* The last line of standard output. */
+static const char *last_line(char *text)
+{
+    size_t length = strlen(text);
+    cr_assert(length > 0 && text[length - 1] == '\n');
+    text[length - 1] = '\0';
+    const char *line = strrchr(text, '\n');
+    return line ? line + 1 : text;
+}
+
+static double number(const cJSON *object, const char *name)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
+    cr_assert(cJSON_IsNumber(item), "no number %s", name);
+    return item->valuedouble;
+}
+
+static void expect_positive(const cJSON *object, const char *name)
+{
+    double value = number(object, name);
+    cr_expect(isfinite(value) && value > 0, "%s: %g", name, value);
+}
+
+static double sum_seconds(const cJSON *array)
+{
+    double sum = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, array) sum += number(item, "seconds");
+    return sum;
+}
+
+static void check_step(const cJSON *step)
+{
+    static const char *const POSITIVE[] = {"images_per_s",          "flops",      "flops_per_s",
+                                           "share_of_product_rate", "total_loss", "parameters",
+                                           "masked_patches"};
+    for (size_t i = 0; i < sizeof POSITIVE / sizeof *POSITIVE; i++)
+        expect_positive(step, POSITIVE[i]);
+    const cJSON *seconds = cJSON_GetObjectItem(step, "seconds"),
+                *memory = cJSON_GetObjectItem(step, "memory_bytes");
+    double median = number(seconds, "median"), mean = number(seconds, "mean");
+    cr_expect(number(seconds, "min") > 0 && number(seconds, "min") <= median &&
+              median <= number(seconds, "max"));
+    cr_expect_float_eq(number(step, "images_per_s") * median / number(step, "images"), 1.0, 1e-9);
+    expect_positive(memory, "weights");
+    expect_positive(memory, "step");
+    cr_expect_geq(number(memory, "weights"), 5 * 4 * number(step, "parameters"));
+
+    /* The formula, and the operands of every call that was made. */
+    cr_expect_float_eq(number(step, "counted_flops") / number(step, "flops"), 1.0, 1e-9);
+    /* Both breakdowns add up to the whole. */
+    cr_expect_float_eq(sum_seconds(cJSON_GetObjectItem(step, "parts")) / mean, 1.0, 1e-6);
+    double operations = sum_seconds(cJSON_GetObjectItem(step, "operations"));
+    cr_expect_float_eq((operations + number(step, "other_seconds")) / mean, 1.0, 1e-6);
+    cr_expect_gt(operations, 0);
+}
+
+static cJSON *parse(const char *line)
+{
+    cJSON *tree = cJSON_Parse(line);
+    cr_assert(tree, "no JSON: %.200s", line);
+    const cJSON *limits = cJSON_GetObjectItem(tree, "limits");
+    expect_positive(limits, "fp32_flops_per_s");
+    expect_positive(limits, "copy_bytes_per_s");
+    cr_assert_eq(cJSON_GetArraySize(cJSON_GetObjectItem(tree, "steps")), 1);
+    return tree;
+}
+
+Test(bench, step_prints_json_and_writes_it, .timeout = 120)
+{
+    TempFolder temp = temp_folder_create();
+    char *folder = temp_folder_path(&temp, "new/report"),
+         *path = temp_folder_path(&temp, "new/report/bench.json");
+    ProcessResult result = run((const char *[]){"--output-dir", folder, NULL});
+    cr_assert_eq(result.exit_status, 0, "%s", result.err);
+    cr_expect(strstr(result.out, "step tiny, fp32, 6 images"), "%s", result.out);
+    cr_expect(strstr(result.out, "linear_forward"));
+    const char *line = last_line(result.out);
+    cJSON *tree = parse(line);
+    check_step(cJSON_GetArrayItem(cJSON_GetObjectItem(tree, "steps"), 0));
+
+    cJSON *program = cJSON_GetObjectItem(tree, "program"), *machine = cJSON_GetObjectItem(tree, "machine");
+    cr_expect(cJSON_IsString(cJSON_GetObjectItem(program, "git")));
+    cr_expect(cJSON_IsString(cJSON_GetObjectItem(machine, "processor")));
+    cr_expect_eq(number(machine, "threads"), 1);
+    cJSON_Delete(tree);
+
+    FILE *file = fopen(path, "r");
+    cr_assert(file, "%s was not written", path);
+    char begin[64] = "";
+    cr_expect(fgets(begin, sizeof begin, file));
+    cr_expect_eq(strncmp(begin, line, sizeof begin - 1), 0);
+    fclose(file);
+    temp_folder_free_text(folder);
+    temp_folder_free_text(path);
+    temp_folder_destroy(&temp);
+    process_result_fini(&result);
+}
+
+/* Another model, so that the formula is met where the first one is silent: SwiGLU, registers, rising drop
+ * rates, one head for both losses, centering, two groups. */
+Test(bench, formula_counts_what_another_model_does, .timeout = 120)
+{
+    ProcessResult result = run((const char *[]){
+        "student.ffn_layer=swiglufused", "student.num_register_tokens=3", "student.drop_path_uniform=false",
+        "ibot.separate_head=false", "train.centering=centering", "train.global_batch_size=12", NULL});
+    cr_assert_eq(result.exit_status, 0, "%s", result.err);
+    cJSON *tree = parse(last_line(result.out));
+    const cJSON *step = cJSON_GetArrayItem(cJSON_GetObjectItem(tree, "steps"), 0);
+    check_step(step);
+    cr_expect_eq(number(step, "images"), 12);
+    cJSON_Delete(tree);
+    process_result_fini(&result);
+}
+
+Test(bench, refuses_what_it_does_not_know, .timeout = 120)
+{
+    static const struct {
+        const char *words[4], *said; /* after "bench" */
+    } refusals[] = {
+        {{"bench", "--what", "everything"}, "--what everything: expected limits|ops|step|augment|all"},
+        {{"bench", "--preset", "vit"}, "--preset vit: expected"},
+        {{"bench", "--dtype", "fp16"}, "--dtype fp16: expected"},
+        {{"bench", "--seconds", "0"}, "--seconds 0: expected"},
+        {{"bench", "--seconds", "1s"}, "--seconds 1s: expected"}};
+    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
+        ProcessResult result = process_run_dinobatch(0, refusals[i].words, LIMIT_SECONDS);
+        cr_expect_eq(result.exit_status, 2, "%s", result.err);
+        cr_expect(strstr(result.err, refusals[i].said), "%s", result.err);
+        cr_expect_str_empty(result.out);
+        process_result_fini(&result);
+    }
+    ProcessResult result = process_run_dinobatch(
+        0, (const char *[]){"bench", "--what", "augment", "--data", "folder:/nonexistent", NULL},
+        LIMIT_SECONDS);
+    cr_expect_eq(result.exit_status, 2, "%s", result.err);
+    cr_expect(strstr(result.err, "/nonexistent"), "%s", result.err);
+    process_result_fini(&result);
+}
