@@ -43,7 +43,7 @@ $(BUILD)/src/data/image/%.o: CFLAGS += -fno-trapping-math
 $(BUILD)/src/ops/%.o: CFLAGS += -ffp-contract=fast -fno-trapping-math -fno-signed-zeros
 $(BUILD)/src/comm/mpi/%.o $(BUILD)/tests/mpi/%.o: CPPFLAGS += $(MPI_CFLAGS)
 $(BUILD)/src/h5/%.o $(BUILD)/src/data/%.o $(BUILD)/src/config/%.o $(BUILD)/src/report/%.o $(BUILD)/tests/%.o \
-  $(BUILD)/src/run/%.o $(BUILD)/jobs/%.o: CPPFLAGS += $(PKG_CFLAGS)
+  $(BUILD)/src/run/%.o $(BUILD)/src/bench/%.o $(BUILD)/src/eval/%.o $(BUILD)/jobs/%.o: CPPFLAGS += $(PKG_CFLAGS)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -141,7 +141,7 @@ lint:
 asan: setup
 	@bash tests/support/asan.sh
 
-## make fuzz         libFuzzer on pictures, YAML and tar files; FUZZ_SECONDS each (default 600)
+## make fuzz         libFuzzer on pictures, YAML and tar files; FUZZ_SECONDS in all (default 600)
 fuzz: setup
 	@bash tests/fuzz/fuzz.sh $(or $(FUZZ_SECONDS),600)
 

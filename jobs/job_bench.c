@@ -272,6 +272,7 @@ static Status measure(JobContext *context, const Request *request, BenchReport *
     if (status == STATUS_OK && wanted(request->what, "step"))
         status = measure_steps(context, request, report, error);
     if (status == STATUS_OK) status = write_report(context, report, error);
+    report->pictures = ""; /* it pointed into what ends here */
     bench_pictures_fini(&pictures);
     return status;
 }

@@ -16,10 +16,8 @@ static _Noreturn void out_of_memory(size_t bytes)
 
 static void *aligned(size_t bytes)
 {
-    if (bytes > SIZE_MAX - 64) out_of_memory(bytes);
-    size_t rounded = (bytes + 63) / 64 * 64;
-    void *block = aligned_alloc(64, rounded ? rounded : 64);
-    if (!block) out_of_memory(bytes);
+    void *block = NULL;
+    if (posix_memalign(&block, 64, bytes ? bytes : 1) != 0) out_of_memory(bytes);
     atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed);
     return block;
 }

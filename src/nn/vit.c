@@ -40,7 +40,7 @@ void vit_build(Vit *vit, const VitConfig *config, ParamTable *table)
 {
     const VitConfig *c = config;
     CHECK(c->embed_dim % c->num_heads == 0 && c->img_size % c->patch_size == 0);
-    CHECK(c->block_chunks == 0 || c->depth % c->block_chunks == 0);
+    CHECK(c->block_chunks >= 0 && c->block_chunks <= c->depth);
     *vit = (Vit){.config = *config, .grid = c->img_size / c->patch_size};
     build_embeddings(vit, table);
 
@@ -53,6 +53,7 @@ void vit_build(Vit *vit, const VitConfig *config, ParamTable *table)
                          .proj_bias = c->proj_bias,
                          .ffn_bias = c->ffn_bias,
                          .layerscale = c->layerscale};
+    /* where it does not go in evenly there are more chunks than asked for, as in the reference */
     int64_t chunk_size = c->block_chunks ? c->depth / c->block_chunks : 1;
     for (int64_t i = 0; i < c->depth; i++) {
         char prefix[64];

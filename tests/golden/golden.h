@@ -124,6 +124,7 @@ void golden_adamw(Golden *golden);
 void golden_augment(Golden *golden);
 void golden_dino_head(Golden *golden);
 void golden_knn(Golden *golden);
+void golden_linear(Golden *golden);
 void golden_losses(Golden *golden);
 void golden_masking(Golden *golden);
 void golden_param_groups(Golden *golden);

@@ -1,4 +1,6 @@
 /* test_h5.c - files, data sets and attributes: round trips, atomicity, and refusing what we never write. */
+#include "../support/temp_folder.h"
+
 #include "base/atomic_file.h"
 #include "base/memory.h"
 #include "base/rng.h"
@@ -26,9 +28,9 @@ static void make_folder(void)
 
 static void remove_folder(void)
 {
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    cr_assert_eq(system(command), 0);
+    TempFolder temp;
+    snprintf(temp.path, sizeof temp.path, "%s", folder);
+    temp_folder_destroy(&temp);
 }
 
 TestSuite(h5, .init = make_folder, .fini = remove_folder, .timeout = 30);

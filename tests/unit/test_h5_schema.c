@@ -1,6 +1,8 @@
 /* test_h5_schema.c - schemas parse, right files pass, and every kind of wrong or damaged file is refused by
  * one line that names the object. The wrong ones are made with libhdf5 itself: our own layer cannot write
  * them. */
+#include "../support/temp_folder.h"
+
 #include "base/memory.h"
 #include "base/rng.h"
 #include "h5/h5_attribute.h"
@@ -28,9 +30,9 @@ static void make_folder(void)
 
 static void remove_folder(void)
 {
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    cr_assert_eq(system(command), 0);
+    TempFolder temp;
+    snprintf(temp.path, sizeof temp.path, "%s", folder);
+    temp_folder_destroy(&temp);
 }
 
 TestSuite(h5_schema, .init = make_folder, .fini = remove_folder, .timeout = 30);

@@ -40,7 +40,7 @@ typedef struct {
     float *column_sum;  /* [K] */
 } Sinkhorn;
 
-enum { SINKHORN_BLOCK = 2 * PROTOTYPE_BLOCK, SINKHORN_SCORES = 2 * PROTOTYPE_SCORES };
+enum { SINKHORN_BLOCK = 8 * PROTOTYPE_BLOCK, SINKHORN_SCORES = 2 * PROTOTYPE_SCORES };
 
 /* Statistics of a block: one entry for each row of each tile, for any K up to the limit. */
 static int64_t stats_floats(int64_t K)
