@@ -84,7 +84,7 @@ typedef struct {
 
 /* Adds the parameters to the table under the reference's names and fills `vit`; vit_fini frees it. The
  * configuration has been checked: heads divide embed_dim, the patch size divides img_size, block_chunks
- * divides depth or is 0. */
+ * is at most depth. */
 void vit_build(Vit *vit, const VitConfig *config, ParamTable *table);
 void vit_fini(Vit *vit);
 

@@ -253,7 +253,7 @@ static void run_each(int first)
         temp_folder_write(&temp, "tiny.yaml", TINY);
         make_folder(&temp, "one");
         write_picture(&temp, "one/good.png", (uint64_t)i);
-        snprintf(from, sizeof from, "%s/%s", folder, files[i].name);
+        snprintf(from, sizeof from, "%s/%.63s", folder, files[i].name);
         snprintf(relative, sizeof relative, "one/%s", files[i].name);
         link_file(from, &temp, relative);
         ProcessResult result =
@@ -286,8 +286,8 @@ Test(bad_input, all_hostile_pictures_on_two_ranks, .timeout = 60)
     make_folder(&temp, "all");
     for (int i = 0; i < count; i++) {
         char from[PATH_BYTES + 80], relative[80];
-        snprintf(from, sizeof from, "%s/%s", folder, files[i].name);
-        snprintf(relative, sizeof relative, "all/%s", files[i].name);
+        snprintf(from, sizeof from, "%s/%.63s", folder, files[i].name);
+        snprintf(relative, sizeof relative, "all/%.63s", files[i].name);
         link_file(from, &temp, relative);
     }
     snprintf(batch, sizeof batch, "train.batch_size_per_gpu=%d", (count + 1) / 2);

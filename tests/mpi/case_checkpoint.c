@@ -241,7 +241,6 @@ Status case_checkpoint_storm(MpiCase *c)
         status = checkpoint_find_latest(c->argv[0], c->comm, &c->run->log, path, &found, &c->error);
     if (status == STATUS_OK && found) status = load(c, path, &owned->state);
     int64_t iteration = status == STATUS_OK && found ? owned->state.meta.iteration + 1 : 0;
-    fprintf(stderr, "process %d is rank %d\n", (int)getpid(), c->rank);
     comm_barrier(c->comm);
     if (c->rank == 0) fprintf(stderr, "storm begins\n");
     for (int64_t last = iteration + 500; status == STATUS_OK && iteration < last && !c->failures; iteration++)

@@ -56,7 +56,9 @@ int64_t mpi_case_number(const MpiCase *c, int index, int64_t fallback);
     X(checkpoint_backbone) \
     X(checkpoint_storm) \
     X(checkpoint_full) \
-    X(checkpoint_bandwidth)
+    X(checkpoint_bandwidth) \
+    X(train) \
+    X(train_poison)
 /* clang-format on */
 
 #define MPI_CASE_DECLARE(name) Status case_##name(MpiCase *c);

@@ -5,6 +5,8 @@
 #include "base/clock.h"
 #include "base/memory.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -168,9 +170,59 @@ ProcessResult process_run_case(int ranks, const char *name, const char *const *a
     return process_finish(&process, limit);
 }
 
+Process process_start_dinobatch(int ranks, const char *const *arguments)
+{
+    return start_ranks(ranks, program_from("DINOBATCH", "build/dinobatch"), NULL, arguments);
+}
+
+/* A whole file of /proc, NUL bytes turned into line ends; false when it is gone. */
+static bool read_proc(const char *pid, const char *name, char *text, size_t size)
+{
+    char path[300];
+    snprintf(path, sizeof path, "/proc/%s/%s", pid, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    size_t length = 0;
+    for (ssize_t got; length < size - 1 && (got = read(fd, text + length, size - 1 - length)) > 0;)
+        length += (size_t)got;
+    close(fd);
+    for (size_t i = 0; i < length; i++)
+        if (text[i] == '\0') text[i] = '\n';
+    text[length] = '\0';
+    return length > 0;
+}
+
+static bool is_rank(const char *pid, pid_t parent, int rank)
+{
+    static char text[1 << 17];
+    int found_parent;
+    if (!read_proc(pid, "stat", text, sizeof text)) return false;
+    const char *after_name = strrchr(text, ')');
+    if (!after_name || sscanf(after_name, ") %*c %d", &found_parent) != 1 || found_parent != parent)
+        return false;
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, "\nOMPI_COMM_WORLD_RANK=%d\n", rank);
+    return read_proc(pid, "environ", text, sizeof text) && strstr(text, wanted);
+}
+
+pid_t process_of_rank(const Process *process, int rank, double limit)
+{
+    for (double end = clock_seconds() + limit; clock_seconds() < end; pause_briefly()) {
+        DIR *all = opendir("/proc");
+        CHECK(all);
+        pid_t found = -1;
+        for (struct dirent *entry; found < 0 && (entry = readdir(all));)
+            if (isdigit((unsigned char)entry->d_name[0]) && is_rank(entry->d_name, process->pid, rank))
+                found = (pid_t)strtol(entry->d_name, NULL, 10);
+        closedir(all);
+        if (found > 0) return found;
+    }
+    return -1;
+}
+
 ProcessResult process_run_dinobatch(int ranks, const char *const *arguments, double limit)
 {
-    Process process = start_ranks(ranks, program_from("DINOBATCH", "build/dinobatch"), NULL, arguments);
+    Process process = process_start_dinobatch(ranks, arguments);
     return process_finish(&process, limit);
 }
 

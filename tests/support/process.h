@@ -30,6 +30,12 @@ Process process_start(const char *const *argv);
 /* Starts `mpirun -n ranks MPI_CASE_BIN NAME [arguments]`, a NULL-terminated list or NULL; see mpi_case.h. */
 Process process_start_case(int ranks, const char *name, const char *const *arguments);
 
+/* The same for `$DINOBATCH arguments...`; ranks 0: without mpirun. */
+Process process_start_dinobatch(int ranks, const char *const *arguments);
+
+/* The process of that rank, a child of mpirun; -1 when there is none within `limit` seconds. */
+pid_t process_of_rank(const Process *process, int rank, double limit);
+
 /* Waits until standard error holds `text`; false when it ended or `limit` seconds passed before. */
 bool process_wait_for_error_text(Process *process, const char *text, double limit);
 

@@ -18,7 +18,7 @@ double train_support_losses_differ(const char *run_a, const char *run_b, int64_t
 /* How far apart two checkpoints are. */
 typedef struct {
     double worst;           /* over tensors of student and teacher: |a - b| / |a - initial| */
-    char tensor[160];       /* where */
+    char tensor[256];       /* where */
     int64_t differing_bits; /* data sets of the whole file that are not the same bit for bit */
     int64_t tensors;        /* data sets compared */
 } TrainDifference;

@@ -1,0 +1,310 @@
+/* test_survival.c - what a training run of the real program survives: requests to stop, killed processes,
+ * full disks, damaged files, other configurations; and what it says when it does not go on.
+ */
+#include "../support/process.h"
+#include "../support/temp_folder.h"
+#include "../support/train_support.h"
+
+#include "base/clock.h"
+#include "base/rng.h"
+#include "h5/h5_check.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LIMIT_SECONDS = 60, PATH_BYTES = 300, WORDS_MAX = 24, KILLS = 10, FILE_LIMIT = 256 << 10 };
+
+static TempFolder temp;
+
+static void set_up(void)
+{
+    temp = temp_folder_create();
+    temp_folder_write(&temp, "tiny.yaml", TRAIN_SUPPORT_CONFIG);
+    setenv("OMPI_MCA_odls_base_sigkill_timeout", "0", 1); /* no rank here needs a second to clean up */
+}
+
+static void tear_down(void)
+{
+    temp_folder_destroy(&temp);
+}
+
+TestSuite(survival, .init = set_up, .fini = tear_down, .timeout = 240);
+
+/* --- running --- */
+
+typedef struct {
+    char text[PATH_BYTES];
+} Path;
+
+static Path in_folder(const char *run, const char *relative)
+{
+    Path path;
+    snprintf(path.text, sizeof path.text, "%s/%s%s%s", temp.path, run, *relative ? "/" : "", relative);
+    return path;
+}
+
+#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* `pretrain` in the folder `run`; ranks 0: without mpirun. */
+static Process start(int ranks, const char *run, const char *const *words)
+{
+    Path output = in_folder(run, ""), config = in_folder("tiny.yaml", "");
+    const char *all[WORDS_MAX + 1] = {"pretrain", "--config-file", config.text, "--output-dir", output.text};
+    for (int count = 5; words && *words; words++) {
+        cr_assert(count < WORDS_MAX);
+        all[count++] = *words;
+    }
+    return process_start_dinobatch(ranks, all);
+}
+
+static int count_text(const char *text, const char *wanted)
+{
+    int count = 0;
+    for (const char *at = text; (at = strstr(at, wanted)); at += strlen(wanted))
+        count++;
+    return count;
+}
+
+/* Waits for the end: that status, `text` (unless NULL) on standard error, and one error line exactly where
+ * the status is 1 or 2. */
+static void expect_end(Process *process, int status, const char *text)
+{
+    ProcessResult result = process_finish(process, LIMIT_SECONDS);
+    cr_assert_eq(result.exit_status, status, "exit %d: %s", result.exit_status, result.err);
+    cr_expect(!text || strstr(result.err, text), "no \"%s\" in: %s", text, result.err);
+    int errors = status == 1 || status == 2;
+    cr_expect_eq(count_text(result.err, "error: "), errors, "%s", result.err);
+    process_result_fini(&result);
+}
+
+static void pretrain(int ranks, const char *run, const char *const *words, int status, const char *text)
+{
+    Process process = start(ranks, run, words);
+    expect_end(&process, status, text);
+}
+
+/* The iteration that last_checkpoint names; -1 when it is missing. */
+static long last_iteration(const char *run)
+{
+    char relative[64];
+    snprintf(relative, sizeof relative, "%s/checkpoints/last_checkpoint", run);
+    char *text = temp_folder_read(&temp, relative);
+    long iteration = -1;
+    if (sscanf(text, "model_%ld.h5", &iteration) != 1) iteration = -1;
+    temp_folder_free_text(text);
+    return iteration;
+}
+
+static Path checkpoint_path(const char *run, long iteration)
+{
+    char name[64];
+    snprintf(name, sizeof name, "checkpoints/model_%07ld.h5", iteration);
+    return in_folder(run, name);
+}
+
+static bool has_temporary_file(const char *run)
+{
+    Path folder = in_folder(run, "checkpoints");
+    DIR *all = opendir(folder.text);
+    bool found = false;
+    for (struct dirent *entry; all && (entry = readdir(all));)
+        found = found || strstr(entry->d_name, ".h5.tmp");
+    if (all) closedir(all);
+    return found;
+}
+
+static void pause_seconds(double seconds)
+{
+    nanosleep(&(struct timespec){.tv_nsec = (long)(seconds * 1e9)}, NULL);
+}
+
+/* --- requests to stop --- */
+
+static void expect_same_bits(const char *run_a, const char *run_b, long iteration)
+{
+    Path a = checkpoint_path(run_a, iteration), b = checkpoint_path(run_b, iteration);
+    TrainDifference d = train_support_checkpoints_differ(a.text, b.text, NULL);
+    cr_expect(d.tensors > 100 && d.differing_bits == 0, "%lld of %lld tensors differ",
+              (long long)d.differing_bits, (long long)d.tensors);
+}
+
+Test(survival, usr1_saves_and_the_resumed_run_is_as_if_nothing_had_happened)
+{
+    static const char epochs[] = "optim.epochs=5";
+    pretrain(2, "undisturbed", WORDS(epochs), 0, NULL);
+    for (int rank = -1; rank <= 1; rank++) { /* -1: to mpirun, which hands it to all */
+        char run[16];
+        snprintf(run, sizeof run, "run%d", rank + 1);
+        Process process = start(2, run, WORDS(epochs));
+        cr_assert(process_wait_for_error_text(&process, "training 10/50", 30));
+        pid_t target = rank < 0 ? process.pid : process_of_rank(&process, rank, 5);
+        cr_assert(target > 0 && kill(target, SIGUSR1) == 0);
+        expect_end(&process, 75, "as requested; run me again to go on");
+        long saved = last_iteration(run);
+        cr_expect(saved >= 9 && saved < 49, "stopped after iteration %ld", saved);
+        char expected[64];
+        snprintf(expected, sizeof expected, "resuming after iteration %ld", saved);
+        pretrain(2, run, WORDS(epochs), 0, expected);
+        expect_same_bits("undisturbed", run, 49);
+    }
+}
+
+/* --- killed in the middle of a save --- */
+
+/* Waits until a save has begun, then a little; false when the job ended before. */
+static bool wait_inside_a_save(const char *run, double more)
+{
+    for (int i = 0; i < 40000; i++) {
+        if (has_temporary_file(run)) {
+            pause_seconds(more);
+            return true;
+        }
+        pause_seconds(0.0005);
+    }
+    return false;
+}
+
+Test(survival, kill_in_the_middle_of_a_save_leaves_the_last_complete_checkpoint_in_force)
+{
+    const char *const words[] = {"optim.epochs=1000", "checkpoint.period=1", "checkpoint.keep=3", NULL};
+    Rng rng = rng_at((uint64_t)time(NULL), RNG_TEST, 4, (uint64_t)getpid());
+    for (int round = 0; round < KILLS; round++) {
+        long before = last_iteration("run");
+        char expected[64] = "starting from initial weights";
+        if (before >= 0) snprintf(expected, sizeof expected, "resuming after iteration %ld from", before);
+        Process process = start(2, "run", words);
+        cr_assert(process_wait_for_error_text(&process, "saved ", 30), "round %d", round);
+        int rank = (int)rng_integer(&rng, 0, 1);
+        pid_t victim = process_of_rank(&process, rank, 5);
+        double more = rng_uniform(&rng, 0.0, 0.05);
+        cr_assert(victim > 0 && wait_inside_a_save("run", more), "round %d", round);
+        double killed = clock_seconds() - process.started;
+        cr_assert_eq(kill(victim, SIGKILL), 0);
+        ProcessResult result = process_finish(&process, LIMIT_SECONDS);
+        cr_assert(!result.timed_out && result.exit_status != 0, "round %d: %s", round, result.err);
+        cr_expect(result.seconds - killed < 10, "round %d: it took %.1f s to end", round,
+                  result.seconds - killed);
+        cr_expect(strstr(result.err, expected), "round %d: no \"%s\" in %s", round, expected, result.err);
+        cr_expect_null(strstr(result.err, "not usable"), "round %d: %s", round, result.err);
+        process_result_fini(&result);
+
+        Error error = {0};
+        long after = last_iteration("run");
+        cr_assert(after > before, "round %d: %ld, then %ld", round, before, after);
+        Path last = checkpoint_path("run", after);
+        cr_expect_eq(h5_check_file(last.text, "checkpoint", H5_CHECK_CHECKSUMS, NULL, &error), STATUS_OK,
+                     "round %d: %s", round, error.text);
+    }
+    Path last = checkpoint_path("run", last_iteration("run"));
+    Process validate = process_start_dinobatch(0, WORDS("validate", last.text));
+    expect_end(&validate, 0, NULL);
+    const char *const one_more[] = {words[0], words[1], words[2], "train.stop_after_iterations=1", NULL};
+    pretrain(2, "run", one_more, 75, "resuming after iteration");
+    cr_expect(!has_temporary_file("run"), "what interrupted saves left is removed");
+}
+
+/* --- a full disk --- */
+
+Test(survival, full_disk_ends_the_run_and_spares_the_checkpoint_before)
+{
+    const char *const words[] = {"optim.epochs=1000", "checkpoint.period=5", NULL};
+    for (int rank = 0; rank < 2; rank++) {
+        char run[16];
+        snprintf(run, sizeof run, "run%d", rank);
+        Process process = start(2, run, words);
+        cr_assert(process_wait_for_error_text(&process, "saved ", 30));
+        struct rlimit limit = {.rlim_cur = FILE_LIMIT, .rlim_max = FILE_LIMIT};
+        pid_t target = process_of_rank(&process, rank, 5);
+        cr_assert(target > 0 && prlimit(target, RLIMIT_FSIZE, &limit, NULL) == 0);
+        expect_end(&process, 1, ".h5.tmp: cannot write");
+        cr_expect(!has_temporary_file(run));
+        Error error = {0};
+        long saved = last_iteration(run);
+        Path last = checkpoint_path(run, saved);
+        cr_assert(saved >= 4);
+        cr_expect_eq(h5_check_file(last.text, "checkpoint", H5_CHECK_CHECKSUMS, NULL, &error), STATUS_OK,
+                     "%s", error.text);
+        char expected[64];
+        snprintf(expected, sizeof expected, "resuming after iteration %ld", saved);
+        if (rank == 0) pretrain(2, run, WORDS(words[0], "train.stop_after_iterations=1"), 75, expected);
+    }
+}
+
+/* --- what a run does not go on with --- */
+
+/* Two steps, a checkpoint after each. */
+static const char *const TWO_STEPS[] = {"checkpoint.period=1", "train.stop_after_iterations=2", NULL};
+
+static void with_two_steps(const char *word, const char *option, int status, const char *text)
+{
+    pretrain(0, "run", WORDS(TWO_STEPS[0], TWO_STEPS[1], word, option), status, text);
+}
+
+Test(survival, other_configurations_are_refused_unless_allowed)
+{
+    pretrain(0, "run", TWO_STEPS, 75, "starting from initial weights");
+    with_two_steps("optim.weight_decay=0.1", NULL, 2, "optim.weight_decay (0.04, now 0.1)");
+    with_two_steps("student.depth=2", NULL, 2, "student.depth (3, now 2)");
+    with_two_steps("student.depth=2", "--allow-config-change", 2,
+                   "another architecture: /student/backbone/blocks/2/");
+    with_two_steps(
+        "dino.head_n_prototypes=48", "--allow-config-change", 2,
+        "another architecture: /student/dino_head/last_layer/weight_g is [64, 1] there, [48, 1] here");
+    cr_expect_eq(last_iteration("run"), 1, "refusals change nothing");
+    with_two_steps("optim.weight_decay=0.1", "--allow-config-change", 75, "resuming after iteration 1");
+    with_two_steps("optim.weight_decay=0.1", NULL, 75, "resuming after iteration 3");
+    with_two_steps("train.micro_batch_size=5", "optim.weight_decay=0.1", 75, "resuming after iteration 5");
+}
+
+Test(survival, no_resume_sets_earlier_checkpoints_aside)
+{
+    pretrain(0, "run", TWO_STEPS, 75, NULL);
+    with_two_steps("optim.weight_decay=0.1", "--no-resume", 75, "earlier checkpoints are now in");
+    with_two_steps("--no-resume", NULL, 75, "starting from initial weights");
+    static const char *const files[] = {
+        "checkpoints/model_0000001.h5", "checkpoints.earlier-1/model_0000001.h5",
+        "checkpoints.earlier-2/model_0000001.h5", "checkpoints.earlier-2/last_checkpoint"};
+    for (int i = 0; i < 4; i++) {
+        Path path = in_folder("run", files[i]);
+        cr_expect_eq(access(path.text, F_OK), 0, "%s", path.text);
+    }
+}
+
+Test(survival, damaged_checkpoints_are_passed_over_or_named)
+{
+    pretrain(0, "run", TWO_STEPS, 75, NULL);
+    Path newest = checkpoint_path("run", 1), older = checkpoint_path("run", 0);
+    struct stat facts;
+    cr_assert_eq(stat(newest.text, &facts), 0);
+    cr_assert_eq(truncate(newest.text, facts.st_size / 2), 0);
+    with_two_steps(NULL, NULL, 75, "resuming after iteration 0");
+
+    /* one byte in the middle of the tensors: the structure is whole, the bytes are not */
+    Path last = checkpoint_path("run", last_iteration("run"));
+    int fd = open(last.text, O_RDWR);
+    unsigned char byte;
+    cr_assert(fd >= 0 && pread(fd, &byte, 1, facts.st_size / 2) == 1);
+    byte ^= 1;
+    cr_assert_eq(pwrite(fd, &byte, 1, facts.st_size / 2), 1);
+    close(fd);
+    pretrain(2, "run", TWO_STEPS, 2, "damaged: crc32 is");
+
+    cr_assert_eq(truncate(older.text, 100), 0);
+    cr_assert_eq(truncate(newest.text, 0), 0);
+    cr_assert_eq(truncate(last.text, 5000), 0);
+    pretrain(2, "run", TWO_STEPS, 2, "no whole checkpoint up to");
+}
+
+Test(survival, more_ranks_than_groups_are_refused)
+{
+    pretrain(3, "run", WORDS("train.global_batch_size=8"), 2,
+             "3 ranks, but a global batch of 8 in groups of 4 gives only 2 groups");
+}

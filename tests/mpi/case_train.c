@@ -1,0 +1,93 @@
+/* case_train.c - real training through the loader, the step, the loop and checkpoints, as `pretrain` does it.
+ */
+#include "base/memory.h"
+#include "ckpt/checkpoint.h"
+#include "data/data_set.h"
+#include "mpi_case.h"
+#include "train/train_loop.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The configuration in argument 1 with the key=value words from argument 2 on; --allow-config-change and
+ * --no-resume among them are options. */
+static Status read_words(MpiCase *c, Config *config, TrainLoopOptions *options)
+{
+    *options = (TrainLoopOptions){.resume = true};
+    config_init(config);
+    TRY(config_load_file(config, c->argv[1], &c->error));
+    for (int i = 2; i < c->argc; i++) {
+        if (strcmp(c->argv[i], "--allow-config-change") == 0)
+            options->allow_config_change = true;
+        else if (strcmp(c->argv[i], "--no-resume") == 0)
+            options->resume = false;
+        else
+            TRY(config_override(config, c->argv[i], &c->error));
+    }
+    return config_check(config, &c->error);
+}
+
+static Status train(MpiCase *c, Config *config, const TrainLoopOptions *options)
+{
+    DataSet *set = NULL;
+    TRY(comm_agree(c->comm, data_set_create(&set, config->train.dataset_path, &c->error), &c->error));
+    char *text = config_dump(config);
+    Status status = run_open_folder(c->run, c->argv[0], text, "cpu", &c->error);
+    memory_free(text);
+    if (status == STATUS_OK) status = train_loop_resolve_batch(c->run, config, options->resume, &c->error);
+    TrainState state = {0};
+    if (status == STATUS_OK)
+        status = comm_agree(c->comm, train_state_init(&state, config, c->comm, 1, &c->error), &c->error);
+    if (status == STATUS_OK) {
+        TrainLoopResult result;
+        status = train_loop(c->run, &state, set, options, &result, &c->error);
+        EXPECT(c, status != STATUS_OK || state.iteration == state.total_iterations);
+        EXPECT(c, status == STATUS_FAILED || isfinite(result.final_loss));
+    }
+    train_state_fini(&state);
+    data_set_destroy(set);
+    return status;
+}
+
+/* FOLDER CONFIG [WORD...]: trains in the run folder, or goes on there. */
+Status case_train(MpiCase *c)
+{
+    Config config;
+    TrainLoopOptions options;
+    Status status = read_words(c, &config, &options);
+    if (status == STATUS_OK) status = train(c, &config, &options);
+    config_fini(&config);
+    return status;
+}
+
+/* FOLDER CONFIG ROLE: makes one weight of the newest checkpoint of the run NaN, "student" or "teacher", and
+ * saves it with right checksums. */
+Status case_train_poison(MpiCase *c)
+{
+    Config config;
+    TrainLoopOptions options;
+    TrainState state = {0};
+    char folder[CHECKPOINT_PATH_MAX], path[CHECKPOINT_PATH_MAX];
+    bool found;
+    snprintf(folder, sizeof folder, "%s/checkpoints", c->argv[0]);
+    c->argc = 2;
+    Status status = read_words(c, &config, &options);
+    if (status == STATUS_OK) status = train_state_init(&state, &config, c->comm, 1, &c->error);
+    if (status == STATUS_OK)
+        status = checkpoint_find_latest(folder, c->comm, &c->run->log, path, &found, &c->error);
+    if (status == STATUS_OK) {
+        CheckpointState saved = train_state_checkpoint(&state, 0, NULL);
+        status = checkpoint_load(path, &saved, c->comm, &c->error);
+        if (status == STATUS_OK) {
+            float *flat = strcmp(c->argv[2], "teacher") == 0 ? saved.teacher : saved.student;
+            flat[state.ssl.table.params[5].offset + 3] = NAN;
+            status = checkpoint_save(folder, &saved, 0, 0, c->comm, &c->error);
+            if (c->rank == 0) fprintf(stderr, "poisoned %s\n", state.ssl.table.params[5].name);
+            checkpoint_meta_fini(&saved.meta);
+        }
+    }
+    train_state_fini(&state);
+    config_fini(&config);
+    return status;
+}

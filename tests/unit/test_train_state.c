@@ -1,0 +1,126 @@
+/* test_train_state.c - a step that is not finite changes nothing, and only so many are let pass. */
+#include "../support/train_support.h"
+
+#include "base/memory.h"
+#include "data/data_set.h"
+#include "train/train_data.h"
+#include "train/train_state.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A run on one process with its data. */
+typedef struct {
+    Config config;
+    Comm *comm;
+    TrainState state;
+    DataSet *set;
+    Loader *loader;
+} Training;
+
+static void begin(Training *t, const char *const *overrides)
+{
+    Error error = {0};
+    *t = (Training){.comm = comm_self_create()};
+    config_init(&t->config);
+    cr_assert_eq(
+        config_load_text(&t->config, "tiny", TRAIN_SUPPORT_CONFIG, strlen(TRAIN_SUPPORT_CONFIG), &error),
+        STATUS_OK, "%s", error.text);
+    for (; *overrides; overrides++)
+        cr_assert_eq(config_override(&t->config, *overrides, &error), STATUS_OK, "%s", error.text);
+    cr_assert_eq(train_state_init(&t->state, &t->config, t->comm, 1, &error), STATUS_OK, "%s", error.text);
+    cr_assert_eq(data_set_create(&t->set, t->config.train.dataset_path, &error), STATUS_OK, "%s", error.text);
+    LoaderParams params = train_data_loader(&t->config, &t->state.groups, 0);
+    cr_assert_eq(loader_create(&t->loader, &params, t->set, &error), STATUS_OK, "%s", error.text);
+}
+
+static void end(Training *t)
+{
+    loader_destroy(t->loader);
+    data_set_destroy(t->set);
+    train_state_fini(&t->state);
+    config_fini(&t->config);
+    comm_destroy(t->comm);
+}
+
+/* One step; a bad one has a pixel that is infinite. */
+static Status step(Training *t, bool bad, TrainStep *done, Error *error)
+{
+    Batch *batch;
+    cr_assert_eq(loader_next(t->loader, &batch, error), STATUS_OK);
+    if (bad) batch->global_crops[5] = INFINITY;
+    Status status = train_state_step(&t->state, batch, done, error);
+    loader_release(t->loader, batch);
+    return status;
+}
+
+/* Everything that a step may change, one after the other, owned. */
+static float *everything(Training *t, size_t *count)
+{
+    CheckpointState s = train_state_checkpoint(&t->state, 0, NULL);
+    size_t flat = (size_t)s.table->flat_count, dino = (size_t)s.dino_center_count,
+           ibot = (size_t)s.ibot_center_count, at = 0;
+    const struct {
+        const float *values;
+        size_t count;
+    } parts[] = {{s.student, flat},    {s.teacher, flat},     {s.exp_avg, flat},
+                 {s.exp_avg_sq, flat}, {s.dino_center, dino}, {s.ibot_center, ibot}};
+    *count = 4 * flat + dino + ibot;
+    float *all = memory_alloc_array(*count, sizeof *all);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (parts[i].count) memcpy(all + at, parts[i].values, parts[i].count * sizeof *all);
+        at += parts[i].count;
+    }
+    return all;
+}
+
+Test(train_state, a_skipped_step_changes_nothing_and_the_next_goes_on)
+{
+    static const char *const centering[] = {"train.centering=centering", "train.skip_bad_steps=2", NULL};
+    Training t;
+    TrainStep done;
+    Error error = {0};
+    begin(&t, centering);
+    for (int i = 0; i < 2; i++)
+        cr_assert_eq(step(&t, false, &done, &error), STATUS_OK);
+    size_t count, same;
+    float *before = everything(&t, &count);
+    int64_t steps = t.state.optimizer.steps;
+
+    cr_assert_eq(step(&t, true, &done, &error), STATUS_OK, "%s", error.text);
+    float *after = everything(&t, &same);
+    cr_expect(done.skipped && !isfinite(done.figures.total_loss));
+    cr_expect(same == count && memcmp(before, after, count * sizeof *after) == 0);
+    cr_expect_eq(t.state.optimizer.steps, steps);
+    cr_expect_eq(t.state.iteration, 3, "it counts as an iteration all the same");
+    memory_free(after);
+
+    cr_assert_eq(step(&t, false, &done, &error), STATUS_OK, "%s", error.text);
+    after = everything(&t, &same);
+    cr_expect(!done.skipped && isfinite(done.figures.total_loss));
+    cr_expect_neq(memcmp(before, after, count * sizeof *after), 0);
+    for (size_t i = 0; i < count; i++)
+        cr_assert(isfinite(after[i]));
+    memory_free(before);
+    memory_free(after);
+    end(&t);
+}
+
+Test(train_state, bad_steps_in_a_row_are_bounded)
+{
+    static const char *const two[] = {"train.skip_bad_steps=2", NULL};
+    static const bool bad[] = {true, true, false, true, true, true};
+    Training t;
+    TrainStep done;
+    Error error = {0};
+    begin(&t, two);
+    for (int i = 0; i < 6; i++)
+        cr_expect_eq(step(&t, bad[i], &done, &error), i == 5 ? STATUS_FAILED : STATUS_OK, "step %d: %s", i,
+                     error.text);
+    cr_expect(strstr(error.text, "iteration 5: dino_global_crops_loss is not finite; first bad tensor: "
+                                 "gradient of backbone."),
+              "%s", error.text);
+    end(&t);
+}
