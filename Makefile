@@ -2,6 +2,9 @@
 include config.mk
 
 .DEFAULT_GOAL := all
+ifeq (,$(filter -j%,$(MAKEFLAGS)))
+MAKEFLAGS += -j$(shell nproc)
+endif
 .DELETE_ON_ERROR:
 SHELL := bash
 
