@@ -6,7 +6,6 @@ cd "$(dirname "$0")/../.."
 bin=build/dinobatch
 config=jobs/configs/demo.yaml
 ranks=${DEMO_RANKS:-2}
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 step() { printf '\n=== %s\n' "$*" >&2; }
 
@@ -26,7 +25,7 @@ else
   rm -rf "$out"
   mkdir -p "$out"
   step "drawing the data set: 10 classes of shape and texture"
-  for part in "train 5000 0" "bank 2000 1" "val 1000 2"; do
+  for part in "train 20000 0" "bank 2000 1" "val 1000 2"; do
     read -r name count seed <<<"$part"
     $bin synth --data "synthetic:classes=10,size=32,count=$count,seed=$seed" --format hdf5 --output-dir "$out/data/$name"
   done
