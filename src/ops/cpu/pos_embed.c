@@ -165,18 +165,21 @@ static int64_t grid_side(Tensor pos)
     return side;
 }
 
-void cpu_pos_embed_forward(const Ops *ops, Tensor out, Tensor pos, int64_t h, int64_t w, double offset,
-                           bool antialias)
+/* columns_forward or columns_backward. */
+typedef void ColumnsPass(float *target, const float *source, int64_t D, int64_t n, int64_t side, int64_t h,
+                         int64_t w, const PosEmbedAxis *rows, const PosEmbedAxis *columns, float *line);
+
+/* Runs a pass over all columns of the embedding, a block of them per turn of a thread. */
+static void resample(const Ops *ops, ColumnsPass *pass, Tensor target, Tensor source, int64_t side, int64_t h,
+                     int64_t w, double offset, bool antialias)
 {
-    int64_t side = grid_side(pos), D = pos.shape[1];
-    CHECK(h >= 1 && w >= 1 && out.ndim == 2 && out.shape[0] == 1 + h * w && out.shape[1] == D);
     size_t mark = ops->scratch->used;
+    int64_t D = target.shape[1], parts = (D + POS_EMBED_COLUMNS - 1) / POS_EMBED_COLUMNS;
     PosEmbedAxis rows = axis_create(ops, side, h, offset, antialias);
     PosEmbedAxis columns = axis_create(ops, side, w, offset, antialias);
-    int64_t parts = (D + POS_EMBED_COLUMNS - 1) / POS_EMBED_COLUMNS;
     int threads = ops_cpu_threads(ops, h * w * D, parts);
-    float *result = tensor_f32(out);
-    const float *source = tensor_f32(pos);
+    float *to = tensor_f32(target);
+    const float *from = tensor_f32(source);
 
     float *lines = arena_alloc(ops->scratch, (size_t)(threads * side * POS_EMBED_COLUMNS) * sizeof(float));
 #pragma omp parallel num_threads(threads)
@@ -186,10 +189,18 @@ void cpu_pos_embed_forward(const Ops *ops, Tensor out, Tensor pos, int64_t h, in
         for (int64_t part = 0; part < parts; part++) {
             int64_t first = part * POS_EMBED_COLUMNS;
             int64_t n = D - first < POS_EMBED_COLUMNS ? D - first : POS_EMBED_COLUMNS;
-            columns_forward(result + first, source + first, D, n, side, h, w, &rows, &columns, line);
+            pass(to + first, from + first, D, n, side, h, w, &rows, &columns, line);
         }
     }
     arena_reset(ops->scratch, mark);
+}
+
+void cpu_pos_embed_forward(const Ops *ops, Tensor out, Tensor pos, int64_t h, int64_t w, double offset,
+                           bool antialias)
+{
+    int64_t side = grid_side(pos), D = pos.shape[1];
+    CHECK(h >= 1 && w >= 1 && out.ndim == 2 && out.shape[0] == 1 + h * w && out.shape[1] == D);
+    resample(ops, columns_forward, out, pos, side, h, w, offset, antialias);
 }
 
 void cpu_pos_embed_backward(const Ops *ops, Tensor dpos, Tensor dout, int64_t h, int64_t w, double offset,
@@ -197,24 +208,5 @@ void cpu_pos_embed_backward(const Ops *ops, Tensor dpos, Tensor dout, int64_t h,
 {
     int64_t side = grid_side(dpos), D = dpos.shape[1];
     CHECK(h >= 1 && w >= 1 && dout.ndim == 2 && dout.shape[0] == 1 + h * w && dout.shape[1] == D);
-    size_t mark = ops->scratch->used;
-    PosEmbedAxis rows = axis_create(ops, side, h, offset, antialias);
-    PosEmbedAxis columns = axis_create(ops, side, w, offset, antialias);
-    int64_t parts = (D + POS_EMBED_COLUMNS - 1) / POS_EMBED_COLUMNS;
-    int threads = ops_cpu_threads(ops, h * w * D, parts);
-    float *result = tensor_f32(dpos);
-    const float *source = tensor_f32(dout);
-
-    float *lines = arena_alloc(ops->scratch, (size_t)(threads * side * POS_EMBED_COLUMNS) * sizeof(float));
-#pragma omp parallel num_threads(threads)
-    {
-        float *line = lines + omp_get_thread_num() * side * POS_EMBED_COLUMNS;
-#pragma omp for schedule(static)
-        for (int64_t part = 0; part < parts; part++) {
-            int64_t first = part * POS_EMBED_COLUMNS;
-            int64_t n = D - first < POS_EMBED_COLUMNS ? D - first : POS_EMBED_COLUMNS;
-            columns_backward(result + first, source + first, D, n, side, h, w, &rows, &columns, line);
-        }
-    }
-    arena_reset(ops->scratch, mark);
+    resample(ops, columns_backward, dpos, dout, side, h, w, offset, antialias);
 }
