@@ -245,6 +245,7 @@ static Status iterate(Loop *loop, Error *error)
         bool last = state->iteration == state->total_iterations;
         if (stop || last || checkpoint_is_due(loop)) TRY(save(loop, error));
         TRY(evaluate(loop, error));
+        loop->progress.last_time = clock_seconds(); /* saving and evaluating are no part of a step */
         if (stop && !last)
             return status_fail(error, STATUS_REQUEUE,
                                "stopped after iteration %lld of %lld, as requested; run me again to go on",
