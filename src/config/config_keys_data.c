@@ -53,7 +53,8 @@ const ConfigKey CONFIG_KEYS_DATA[] = {
 
     {CONFIG_KEY(data.decode, "exact",
                 "exact = the full picture is decoded; scaled = faster, a little different"),
-     .choices = "exact|scaled", .ours = true},
+     .choices = "exact|scaled", .ours = true,
+     .later = "the scaled decode is not built yet; pictures are decoded in full"},
     {CONFIG_KEY(data.prefetch, "2", "batches that the loader of a rank makes ahead of the step"), .low = 1,
      .high = 64, .may_change = true, .ours = true},
 

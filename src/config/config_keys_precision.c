@@ -26,7 +26,8 @@ static_assert(DTYPE_F32 == 0 && DTYPE_BF16 == 1 && DTYPE_F16 == 2,
          .choices = DTYPES},                                                                                \
         {CONFIG_KEY(compute_precision.part.mixed_precision.reduce_dtype, reduce,                            \
                     "element type in which gradients are summed over the ranks"),                           \
-         .choices = DTYPES},                                                                                \
+         .choices = DTYPES, .works = 1u << DTYPE_F32,                                                       \
+         .later = "gradients are summed over the ranks in fp32 for now"},                                   \
     {                                                                                                       \
         CONFIG_KEY(compute_precision.part.mixed_precision.buffer_dtype, "fp32", "element type of buffers"), \
             .choices = DTYPES, .inert = BUFFER_INERT                                                        \

@@ -276,6 +276,7 @@ static Status prepare(Loop *loop, const DataSet *set, Error *error)
     int64_t l = state->config->crops.local_crops_size, L = state->config->crops.local_crops_number;
     size_t batch_bytes = (size_t)(S * 3 * (2 * G * G + L * l * l)) * sizeof(float) *
                          (size_t)(state->config->data.prefetch + 1);
+    train_state_log_precision(state, &run->log);
     train_state_log_memory(state, batch_bytes, &run->log);
     log_info(
         &run->log,

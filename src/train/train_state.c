@@ -230,6 +230,18 @@ Status train_state_resume(TrainState *state, const char *path, bool allow_change
     return STATUS_OK;
 }
 
+void train_state_log_precision(const TrainState *state, Log *log)
+{
+    const ConfigPrecision *student = &state->config->compute_precision.student.backbone;
+    const ConfigPrecision *teacher = &state->config->compute_precision.teacher.backbone;
+    log_info(log,
+             "backbone products: student in %s (%s asked), teacher in %s (%s asked); everything else in fp32",
+             dtype_name(weights_act(&state->ssl.student_weights[PARAM_BACKBONE])),
+             dtype_name(student->mixed_precision.param_dtype),
+             dtype_name(weights_act(&state->ssl.teacher_weights[PARAM_BACKBONE])),
+             dtype_name(teacher->mixed_precision.param_dtype));
+}
+
 void train_state_log_memory(const TrainState *state, size_t batch_bytes, Log *log)
 {
     const SslMetaArch *ssl = &state->ssl;

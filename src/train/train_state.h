@@ -58,6 +58,10 @@ CheckpointState train_state_checkpoint(TrainState *state, int64_t iteration, cha
  * not differ do not, unless allow_change. STATUS_INPUT naming what is wrong. Collective over COMM. */
 Status train_state_resume(TrainState *state, const char *path, bool allow_change, Error *error);
 
+/* One log line: the types that products are really made in, beside those that the configuration asks for (a
+ * CPU computes fp16 in fp32, and bf16 too where the processor does not multiply it). */
+void train_state_log_precision(const TrainState *state, Log *log);
+
 /* The memory of this rank by lifetime, one log line each. */
 void train_state_log_memory(const TrainState *state, size_t batch_bytes, Log *log);
 
