@@ -1,10 +1,11 @@
 /* job_pack.c - any data set into HDF5 shards; corrupt images are named, counted and left out.
  *
- *   dinobatch pack --data SPEC --output-dir DIR [--shard-size BYTES]
+ *   dinobatch pack --data SPEC --output-dir DIR [--shard-size BYTES] [--shorter-side PIXELS]
  */
 #include "base/memory.h"
 #include "data/data_pack.h"
 #include "data/data_spec.h"
+#include "data/image/image_limits.h"
 #include "job.h"
 #include "run/progress.h"
 #include "run/run_folder.h"
@@ -17,7 +18,11 @@
 enum { MAX_NAMED = 1000 }; /* corrupt images with a line of their own */
 
 const OptionSpec job_pack_options[] = {
-    {"data", "SPEC", "the data set to pack: folder:DIR, tar:FILE, ...", false},
+    {"data", "SPEC",
+     "the data set to pack: folder:DIR, tar:FILE, ...; part of it: ;offset=K;stride=K;limit=N;per_class=N",
+     false},
+    {"shorter-side", "PIXELS",
+     "make larger pictures this small, as JPEG of quality 95 (default: keep their bytes)", false},
     {"shard-size", "BYTES", "encoded bytes of a shard, with K, M or G as you like (default 1G)", false},
     {0},
 };
@@ -43,13 +48,14 @@ typedef struct {
     char what[32]; /* of `progress`; empty before the first */
 } Teller;
 
-static void tell(void *context, const char *what, int64_t done, int64_t total)
+static void tell(void *context, const char *what, const char *unit, int64_t done, int64_t total)
 {
     Teller *teller = context;
     if (strcmp(teller->what, what) != 0) {
         if (*teller->what) progress_end(&teller->progress);
         snprintf(teller->what, sizeof teller->what, "%s", what);
         teller->progress = progress_begin(teller->log, teller->what, 0, total, total / 20);
+        teller->progress.unit = unit;
     }
     progress_update(&teller->progress, done, "");
 }
@@ -102,8 +108,13 @@ Status job_pack(JobContext *context, Error *error)
         return status_fail(error, STATUS_INPUT, "pack needs --data SPEC and --output-dir DIR");
     int64_t shard_bytes = size ? parse_size(size) : (int64_t)1 << 30;
     if (shard_bytes < 1) return status_fail(error, STATUS_INPUT, "--shard-size %s: expected bytes", size);
+    const char *side = options_get(context->options, "shorter-side");
+    int64_t shorter_side = side ? data_spec_number(side, strlen(side)) : 0;
+    if (side && (shorter_side < 1 || shorter_side > IMAGE_LIMITS_MAX_SIDE))
+        return status_fail(error, STATUS_INPUT, "--shorter-side %s: expected pixels", side);
     Comm *comm = context->comm;
     TRY(comm_agree(comm, comm_rank(comm) == 0 ? run_folder_make_path(folder, error) : STATUS_OK, error));
+    TRY(run_start_manifest(context->run, folder, "cpu", error));
     DataSet *set = NULL;
     Status status = comm_agree(comm, data_set_create(&set, spec, error), error);
     if (status == STATUS_OK) {
@@ -113,6 +124,7 @@ Status job_pack(JobContext *context, Error *error)
         DataPackParams params = {.source = spec,
                                  .folder = folder,
                                  .shard_bytes = shard_bytes,
+                                 .shorter_side = shorter_side,
                                  .version = version_number(),
                                  .progress = tell,
                                  .progress_context = &teller};

@@ -103,6 +103,7 @@ Status job_synth(JobContext *context, Error *error)
     Comm *comm = context->comm;
     bool speaks = comm_rank(comm) == 0;
     TRY(comm_agree(comm, speaks ? run_folder_make_path(request.export.folder, error) : STATUS_OK, error));
+    TRY(run_start_manifest(context->run, request.export.folder, "cpu", error));
     TRY(request.hdf5 ? write_shards(context, &request, error)
                      : synthetic_export_images(&request.export, comm, error));
     TRY(comm_agree(comm, speaks ? synthetic_export_truth(&request.export, error) : STATUS_OK, error));

@@ -187,9 +187,7 @@ static Status draw_pca(const JobContext *context, const PcaRequest *request, con
     Status status = eval_loader_create(&loader, &params, set, error);
     if (status == STATUS_OK) status = eval_loader_next(loader, &batch, error);
     if (status == STATUS_OK) {
-        char line[1024];
-        while (eval_loader_report(loader, line, sizeof line))
-            log_warning(context->log, "%s", line);
+        corrupt_list_tell(data_set_corrupt(set), NULL, context->log);
         drop_invalid(batch, size);
         status = batch->count > 0 ? draw_batch(context, request, model, batch, size, error)
                                   : status_fail(error, STATUS_INPUT,

@@ -2,7 +2,9 @@
 #include "bench/augment_bench.h"
 
 #include "base/memory.h"
-#include "data/image/image_decode.h"
+#include "data/augment_part.h"
+
+enum { LARGE_WIDTH = 1000, LARGE_HEIGHT = 750 };
 
 typedef struct {
     const BenchPictures *pictures;
@@ -23,27 +25,35 @@ static void decode(void *context)
     }
 }
 
-static void crop_one(AugmentBench *bench, const Image *image)
-{
-    augment_sample(bench->augment, image, rng_at(0, RNG_BENCH, 1, bench->draws++), bench->global,
-                   bench->local, bench->scratch);
-}
-
 static void crop(void *context)
 {
     AugmentBench *bench = context;
     for (int i = 0; i < bench->pictures->count; i++)
-        crop_one(bench, &bench->decoded[i]);
+        augment_sample(bench->augment, &bench->decoded[i], rng_at(0, RNG_BENCH, 1, bench->draws++),
+                       bench->global, bench->local, bench->scratch);
 }
 
-static void decode_and_crop(void *context)
+/* As the loader does it. */
+static void decode_and_crop(AugmentBench *bench, ImageChoosePart *choose)
 {
-    AugmentBench *bench = context;
     for (int i = 0; i < bench->pictures->count; i++) {
         const DataBuffer *item = &bench->pictures->items[i];
-        image_decode(&bench->image, item->bytes, item->size, NULL);
-        crop_one(bench, &bench->image);
+        AugmentPart plan = augment_part_of(bench->augment, rng_at(0, RNG_BENCH, 1, bench->draws++));
+        ImagePart part;
+        image_decode_part(&bench->image, &part, choose, &plan, item->bytes, item->size, NULL);
+        augment_load_part(bench->scratch, &bench->image, &part);
+        augment_crops(bench->augment, plan.draws, bench->global, bench->local, bench->scratch);
     }
+}
+
+static void decode_and_crop_exact(void *context)
+{
+    decode_and_crop(context, augment_part_choose_all);
+}
+
+static void decode_and_crop_scaled(void *context)
+{
+    decode_and_crop(context, augment_part_choose);
 }
 
 /* Every picture once, so that the loops above need no error. */
@@ -58,6 +68,38 @@ static Status decode_all(AugmentBench *bench, Error *error)
     return STATUS_OK;
 }
 
+/* A sample from its bytes, in both modes of data.decode. */
+static void measure_whole(AugmentBench *bench, BenchRows *rows, double seconds)
+{
+    static const struct {
+        const char *mode;
+        void (*work)(void *context);
+    } modes[] = {{"exact", decode_and_crop_exact}, {"scaled", decode_and_crop_scaled}};
+    const AugmentParams *a = bench->augment;
+    double images = bench->pictures->count;
+    for (int m = 0; m < 2; m++) {
+        BenchTask task = {.context = bench, .work = modes[m].work};
+        bench->draws = 0; /* the same crops in both */
+        bench_rows_add(rows, "augmentation", BENCH_IMAGES, images, bench_timer_run(&task, seconds, 2),
+                       "%s decode, 2 x %lld + %lld x %lld px of %.2f Mpx", modes[m].mode,
+                       (long long)a->global[0].size, (long long)a->local_count, (long long)a->local.size,
+                       bench->pictures->pixels / images / 1e6);
+    }
+}
+
+/* The same on pictures where scaling has something to save. */
+static Status measure_large(AugmentBench *bench, BenchRows *rows, double seconds, Error *error)
+{
+    BenchPictures large;
+    const BenchPictures *given = bench->pictures;
+    Status status = bench_pictures_draw(&large, LARGE_WIDTH, LARGE_HEIGHT, error);
+    bench->pictures = &large;
+    if (status == STATUS_OK) measure_whole(bench, rows, seconds);
+    bench->pictures = given;
+    bench_pictures_fini(&large);
+    return status;
+}
+
 static void measure(AugmentBench *bench, BenchRows *rows, bool crops, double seconds)
 {
     const BenchPictures *pictures = bench->pictures;
@@ -70,12 +112,9 @@ static void measure(AugmentBench *bench, BenchRows *rows, bool crops, double sec
     const AugmentParams *a = bench->augment;
     task.work = crop;
     bench_rows_add(rows, "augmentation", BENCH_IMAGES, images, bench_timer_run(&task, seconds, 2),
-                   "2 x %lld + %lld x %lld px, 1 thread", (long long)a->global[0].size,
+                   "2 x %lld + %lld x %lld px of a decoded one", (long long)a->global[0].size,
                    (long long)a->local_count, (long long)a->local.size);
-    task.work = decode_and_crop;
-    bench_rows_add(rows, "augmentation", BENCH_IMAGES, images, bench_timer_run(&task, seconds, 2),
-                   "decode and 2 x %lld + %lld x %lld px, 1 thread", (long long)a->global[0].size,
-                   (long long)a->local_count, (long long)a->local.size);
+    measure_whole(bench, rows, seconds);
 }
 
 Status augment_bench_run(BenchRows *rows, const BenchPictures *pictures, const AugmentParams *augment,
@@ -89,6 +128,7 @@ Status augment_bench_run(BenchRows *rows, const BenchPictures *pictures, const A
     bench->local = memory_alloc_array((size_t)augment->local_count * local, sizeof(float));
     Status status = decode_all(bench, error);
     if (status == STATUS_OK) measure(bench, rows, crops, seconds);
+    if (status == STATUS_OK && crops) status = measure_large(bench, rows, seconds, error);
     for (int i = 0; i < BENCH_PICTURES_MAX; i++)
         image_destroy(&bench->decoded[i]);
     image_destroy(&bench->image);

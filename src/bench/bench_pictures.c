@@ -10,24 +10,6 @@
 
 enum { DRAWN_WIDTH = 500, DRAWN_HEIGHT = 375, DRAWN_QUALITY = 90 }; /* as most pictures of ImageNet */
 
-static Status draw(BenchPictures *pictures, Error *error)
-{
-    SyntheticParams params = synthetic_draw_defaults();
-    params.size = DRAWN_WIDTH;
-    Image image = {0};
-    Status status = STATUS_OK;
-    for (; status == STATUS_OK && pictures->count < BENCH_PICTURES_MAX; pictures->count++) {
-        synthetic_draw_image(&params, pictures->count, &image);
-        const uint8_t *middle = image.rgb + (DRAWN_WIDTH - DRAWN_HEIGHT) / 2 * DRAWN_WIDTH * 3;
-        status = image_encode_jpeg(&pictures->items[pictures->count], middle, DRAWN_WIDTH, DRAWN_HEIGHT,
-                                   DRAWN_QUALITY, error);
-    }
-    image_destroy(&image);
-    snprintf(pictures->source, sizeof pictures->source, "drawn, %d x %d, JPEG quality %d", DRAWN_WIDTH,
-             DRAWN_HEIGHT, DRAWN_QUALITY);
-    return status;
-}
-
 static Status read_set(BenchPictures *pictures, const char *spec, Error *error)
 {
     DataSet *set;
@@ -42,10 +24,9 @@ static Status read_set(BenchPictures *pictures, const char *spec, Error *error)
     return status;
 }
 
-Status bench_pictures_init(BenchPictures *pictures, const char *spec, Error *error)
+/* Adds up the sizes. */
+static Status measure(BenchPictures *pictures, Error *error)
 {
-    *pictures = (BenchPictures){0};
-    TRY(spec ? read_set(pictures, spec, error) : draw(pictures, error));
     for (int i = 0; i < pictures->count; i++) {
         const DataBuffer *item = &pictures->items[i];
         int64_t width, height;
@@ -55,6 +36,34 @@ Status bench_pictures_init(BenchPictures *pictures, const char *spec, Error *err
         pictures->bytes += (double)item->size;
     }
     return STATUS_OK;
+}
+
+Status bench_pictures_draw(BenchPictures *pictures, int64_t width, int64_t height, Error *error)
+{
+    *pictures = (BenchPictures){0};
+    SyntheticParams params = synthetic_draw_defaults();
+    params.size = width;
+    Image image = {0};
+    Status status = STATUS_OK;
+    for (; status == STATUS_OK && pictures->count < BENCH_PICTURES_MAX; pictures->count++) {
+        synthetic_draw_image(&params, pictures->count, &image);
+        const uint8_t *middle = image.rgb + (width - height) / 2 * width * 3;
+        status =
+            image_encode_jpeg(&pictures->items[pictures->count], middle, width, height, DRAWN_QUALITY, error);
+    }
+    image_destroy(&image);
+    snprintf(pictures->source, sizeof pictures->source, "drawn, %lld x %lld, JPEG quality %d",
+             (long long)width, (long long)height, DRAWN_QUALITY);
+    TRY(status);
+    return measure(pictures, error);
+}
+
+Status bench_pictures_init(BenchPictures *pictures, const char *spec, Error *error)
+{
+    if (!spec) return bench_pictures_draw(pictures, DRAWN_WIDTH, DRAWN_HEIGHT, error);
+    *pictures = (BenchPictures){0};
+    TRY(read_set(pictures, spec, error));
+    return measure(pictures, error);
 }
 
 void bench_pictures_fini(BenchPictures *pictures)

@@ -5,6 +5,8 @@
 #include "base/status.h"
 #include "data/data_buffer.h"
 
+#include <stdint.h>
+
 enum { BENCH_PICTURES_MAX = 16 };
 
 typedef struct {
@@ -18,6 +20,9 @@ typedef struct {
  * JPEG of quality 90. STATUS_INPUT for a set that cannot be read. Own storage, released by
  * bench_pictures_fini, on failure too. */
 Status bench_pictures_init(BenchPictures *pictures, const char *spec, Error *error);
+
+/* The drawn ones, of width x height. */
+Status bench_pictures_draw(BenchPictures *pictures, int64_t width, int64_t height, Error *error);
 void bench_pictures_fini(BenchPictures *pictures);
 
 #endif

@@ -52,16 +52,18 @@ const ConfigKey CONFIG_KEYS_DATA[] = {
      .low = 0, .high = 256, .ours = true},
 
     {CONFIG_KEY(data.decode, "exact",
-                "exact = the full picture is decoded; scaled = faster, a little different"),
-     .choices = "exact|scaled", .ours = true,
-     .later = "the scaled decode is not built yet; pictures are decoded in full"},
+                "exact = the full picture is decoded; scaled = JPEGs only around the crops, and at 1/2, 1/4 "
+                "or 1/8 of their size where no crop has to be enlarged"),
+     .choices = "exact|scaled", .ours = true},
     {CONFIG_KEY(data.prefetch, "2", "batches that the loader of a rank makes ahead of the step"), .low = 1,
      .high = 64, .may_change = true, .ours = true},
 
     {CONFIG_KEY(evaluation.eval_period_iterations, "12500", "iterations between evaluations; 0 = never"),
      .low = 0, .high = 1e12, .may_change = true},
-    {CONFIG_KEY(evaluation.train_dataset_path, "",
-                "labelled images that vote, as a data set spec; empty = none"),
+    {CONFIG_KEY(
+         evaluation.train_dataset_path, "",
+         "labelled images that vote, as a data set spec; empty = none; ;offset=K, ;stride=K, ;limit=N or "
+         ";per_class=N behind it select a part"),
      .may_change = true, .ours = true},
     {CONFIG_KEY(evaluation.val_dataset_path, "", "labelled images that are classified; empty = none"),
      .may_change = true, .ours = true},

@@ -13,8 +13,8 @@
 struct AugmentScratch {
     uint8_t *picture; /* planes [3, height, width] of what was loaded */
     size_t picture_bytes;
-    int64_t height, width;
-    uint8_t *crop; /* planes [3, size, size] */
+    ImagePart part; /* that it is */
+    uint8_t *crop;  /* planes [3, size, size] */
     size_t crop_bytes;
     ImageResizeScratch resize;
     ImageBlurScratch blur;
@@ -134,11 +134,27 @@ AugmentDraw augment_draw(const AugmentParams *params, const AugmentView *view, i
     return draw;
 }
 
+void augment_draw_all(const AugmentParams *params, int64_t width, int64_t height, Rng rng, AugmentDraw *draws)
+{
+    CHECK(params->local_count >= 0 && AUGMENT_GLOBAL_CROPS + params->local_count <= AUGMENT_CROPS_MAX);
+    for (int64_t i = 0; i < AUGMENT_GLOBAL_CROPS + params->local_count; i++) {
+        const AugmentView *view = i < AUGMENT_GLOBAL_CROPS ? &params->global[i] : &params->local;
+        draws[i] = augment_draw(params, view, width, height, &rng);
+    }
+}
+
 /* --- applying ---------------------------------------------------------------------------------------------
  */
 
 void augment_load(AugmentScratch *scratch, const Image *image)
 {
+    ImagePart whole = {.eighths = 8, .width = image->width, .height = image->height};
+    augment_load_part(scratch, image, &whole);
+}
+
+void augment_load_part(AugmentScratch *scratch, const Image *image, const ImagePart *part)
+{
+    CHECK(image->width == part->width && image->height == part->height);
     CHECK(image->rgb != NULL && image->width >= 1 && image->height >= 1);
     size_t bytes = image_planes_bytes(image->width, image->height);
     if (bytes > scratch->picture_bytes) {
@@ -146,8 +162,7 @@ void augment_load(AugmentScratch *scratch, const Image *image)
         scratch->picture = memory_alloc(bytes);
         scratch->picture_bytes = bytes;
     }
-    scratch->width = image->width;
-    scratch->height = image->height;
+    scratch->part = *part;
     image_planes_split(image->rgb, image->width * image->height, scratch->picture);
 }
 
@@ -174,17 +189,34 @@ static void apply_jitter(const AugmentDraw *draw, uint8_t *crop, int64_t pixels)
     }
 }
 
+/* The crop in the loaded part: the pixels that it touches, and what it is of them. In a part of full size
+ * that is the crop itself. */
+static ImageResizeSource source_of(const AugmentScratch *scratch, const AugmentDraw *draw)
+{
+    const ImagePart *part = &scratch->part;
+    double scale = part->eighths / 8.0; /* exact, like all that follows */
+    double top = (double)draw->top * scale - (double)part->top;
+    double left = (double)draw->left * scale - (double)part->left;
+    double height = (double)draw->height * scale, width = (double)draw->width * scale;
+    int64_t first_row = (int64_t)floor(top), first_column = (int64_t)floor(left);
+    return (ImageResizeSource){.planes = scratch->picture,
+                               .picture_height = part->height,
+                               .picture_width = part->width,
+                               .top = first_row,
+                               .left = first_column,
+                               .height = (int64_t)ceil(top + height) - first_row,
+                               .width = (int64_t)ceil(left + width) - first_column,
+                               .inset_top = top - (double)first_row,
+                               .inset_left = left - (double)first_column,
+                               .span_height = height,
+                               .span_width = width};
+}
+
 const uint8_t *augment_apply_planes(const AugmentParams *params, const AugmentDraw *draw, int64_t size,
                                     AugmentScratch *scratch)
 {
     CHECK(scratch->picture != NULL && size >= 1);
-    ImageResizeSource source = {.planes = scratch->picture,
-                                .picture_height = scratch->height,
-                                .picture_width = scratch->width,
-                                .top = draw->top,
-                                .left = draw->left,
-                                .height = draw->height,
-                                .width = draw->width};
+    ImageResizeSource source = source_of(scratch, draw);
     ImageResizeTarget target = {
         .height = size, .width = size, .rows = size, .columns = size, .mirror = draw->flip};
     uint8_t *crop = crop_room(scratch, size);
@@ -204,32 +236,25 @@ void augment_apply(const AugmentParams *params, const AugmentDraw *draw, int64_t
     image_planes_normalize(planes, size * size, params->mean, params->std, crop);
 }
 
-void augment_sample_to(const AugmentParams *params, const Image *image, Rng rng, float *const *crops,
-                       AugmentScratch *scratch)
+void augment_crops(const AugmentParams *params, const AugmentDraw *draws, float *global_crops,
+                   float *local_crops, AugmentScratch *scratch)
 {
-    augment_load(scratch, image);
-    for (int64_t i = 0; i < AUGMENT_GLOBAL_CROPS + params->local_count; i++) {
-        const AugmentView *view = i < AUGMENT_GLOBAL_CROPS ? &params->global[i] : &params->local;
-        AugmentDraw draw = augment_draw(params, view, image->width, image->height, &rng);
-        augment_apply(params, &draw, view->size, crops[i], scratch);
-    }
+    CHECK(params->global[0].size == params->global[1].size);
+    int64_t global = params->global[0].size, local = params->local.size;
+    for (int64_t i = 0; i < AUGMENT_GLOBAL_CROPS; i++)
+        augment_apply(params, &draws[i], global, global_crops + i * 3 * global * global, scratch);
+    for (int64_t i = 0; i < params->local_count; i++)
+        augment_apply(params, &draws[AUGMENT_GLOBAL_CROPS + i], local, local_crops + i * 3 * local * local,
+                      scratch);
 }
 
 void augment_sample(const AugmentParams *params, const Image *image, Rng rng, float *global_crops,
                     float *local_crops, AugmentScratch *scratch)
 {
-    CHECK(params->global[0].size == params->global[1].size);
-    int64_t global_elements = 3 * params->global[0].size * params->global[0].size;
-    int64_t local_elements = 3 * params->local.size * params->local.size;
+    AugmentDraw draws[AUGMENT_CROPS_MAX] = {0};
+    augment_draw_all(params, image->width, image->height, rng, draws);
     augment_load(scratch, image);
-    for (int64_t i = 0; i < AUGMENT_GLOBAL_CROPS + params->local_count; i++) {
-        bool global = i < AUGMENT_GLOBAL_CROPS;
-        const AugmentView *view = global ? &params->global[i] : &params->local;
-        float *crop = global ? global_crops + i * global_elements
-                             : local_crops + (i - AUGMENT_GLOBAL_CROPS) * local_elements;
-        AugmentDraw draw = augment_draw(params, view, image->width, image->height, &rng);
-        augment_apply(params, &draw, view->size, crop, scratch);
-    }
+    augment_crops(params, draws, global_crops, local_crops, scratch);
 }
 
 /* Offset of a centred crop; torchvision rounds half to even. */

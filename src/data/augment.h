@@ -14,7 +14,7 @@
 #define DINOBATCH_DATA_AUGMENT_H
 
 #include "base/rng.h"
-#include "data/image/image.h"
+#include "data/image/image_decode.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -81,9 +81,19 @@ enum { AUGMENT_DRAW_COUNT = 35 };
 AugmentDraw augment_draw(const AugmentParams *params, const AugmentView *view, int64_t width, int64_t height,
                          Rng *rng);
 
+/* Draws all crops of one sample of a width x height picture, draws[2 + local_count]: the two global crops,
+ * then the local ones, each after the one before. */
+enum { AUGMENT_CROPS_MAX = AUGMENT_GLOBAL_CROPS + 64 };
+void augment_draw_all(const AugmentParams *params, int64_t width, int64_t height, Rng rng,
+                      AugmentDraw *draws);
+
 /* Makes `image` the picture that augment_apply crops from, until the next call. `image` may be freed after.
  */
 void augment_load(AugmentScratch *scratch, const Image *image);
+
+/* The same with a part of a picture (image_decode_part). Draws speak of the whole picture; a crop must lie
+ * inside the part. */
+void augment_load_part(AugmentScratch *scratch, const Image *image, const ImagePart *part);
 
 /* The crop of the loaded picture that `draw` describes, up to and with solarize: planes [3, size, size] uint8
  * in RGB order, memory of `scratch`, valid until its next use. */
@@ -94,16 +104,14 @@ const uint8_t *augment_apply_planes(const AugmentParams *params, const AugmentDr
 void augment_apply(const AugmentParams *params, const AugmentDraw *draw, int64_t size, float *crop,
                    AugmentScratch *scratch);
 
-/* All crops of one sample. global_crops [2, 3, G, G], local_crops [local_count, 3, L, L] float32 (may be NULL
- * when local_count is 0). Crop i draws from `rng` after crop i - 1: the two global crops, then the local
- * ones. */
+/* The crops of the loaded picture that `draws` describe: global_crops [2, 3, G, G], local_crops
+ * [local_count, 3, L, L] float32 (may be NULL when local_count is 0). */
+void augment_crops(const AugmentParams *params, const AugmentDraw *draws, float *global_crops,
+                   float *local_crops, AugmentScratch *scratch);
+
+/* Draws, loads and crops. */
 void augment_sample(const AugmentParams *params, const Image *image, Rng rng, float *global_crops,
                     float *local_crops, AugmentScratch *scratch);
-
-/* Like augment_sample with each crop at a place of the caller's choice: crops[2 + local_count] pointers, so
- * that a batch can be laid out crop-major without a copy. */
-void augment_sample_to(const AugmentParams *params, const Image *image, Rng rng, float *const *crops,
-                       AugmentScratch *scratch);
 
 /* Evaluation: shorter side to resize_size (bicubic), centre crop, normalise. crop [3, crop_size, crop_size]
  * float32; 1 <= crop_size <= resize_size. Only the pixels of the crop are computed. */

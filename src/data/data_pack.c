@@ -3,13 +3,13 @@
 
 #include "base/check.h"
 #include "base/memory.h"
-#include "data/image/image_decode.h"
+#include "data/image_shrink.h"
 
 #include <glob.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { CHUNK = 1024 }; /* images between two calls of progress */
+enum { CHUNK = 256 }; /* images between two calls of progress */
 
 /* Sizes of all images, and where the shards begin. */
 typedef struct {
@@ -21,18 +21,22 @@ typedef struct {
     int64_t *starts;     /* [shards + 1] in `indices` */
 } Plan;
 
-static void report(const DataPackParams *params, const char *what, int64_t done, int64_t total)
+static void report(const DataPackParams *params, const char *what, const char *unit, int64_t done,
+                   int64_t total)
 {
-    if (params->progress) params->progress(params->progress_context, what, done, total);
+    if (params->progress) params->progress(params->progress_context, what, unit, done, total);
 }
 
 /* Sizes of image `index`; only a failure that is not the image's fault is handed up. */
-static Status measure(const DataPackParams *params, const DataSet *set, int64_t index, Image *image,
-                      DataBuffer *buffer, Plan *plan, Error *error)
+static Status measure(const DataPackParams *params, const DataSet *set, int64_t index,
+                      ImageShrinkScratch *scratch, DataBuffer *buffer, Plan *plan, Error *error)
 {
     plan->sizes[index] = -1;
     Status status = data_set_read(set, index, buffer, error);
-    if (status == STATUS_OK) status = image_decode(image, buffer->bytes, buffer->size, error);
+    if (status == STATUS_OK && params->shorter_side)
+        status = image_shrink(buffer, params->shorter_side, scratch, error);
+    else if (status == STATUS_OK)
+        status = image_decode(&scratch->image, buffer->bytes, buffer->size, error);
     if (status == STATUS_INPUT) return STATUS_OK;
     TRY(status);
     plan->sizes[index] = (int64_t)buffer->size;
@@ -49,12 +53,12 @@ static Status measure_chunk(const DataPackParams *params, const DataSet *set, in
     int64_t failed_index = last;
 #pragma omp parallel
     {
-        Image image = {0};
+        ImageShrinkScratch scratch = {0};
         DataBuffer buffer = {0};
 #pragma omp for schedule(dynamic, 4)
         for (int64_t i = first; i < last; i++) {
             Error reason = {0};
-            Status status = measure(params, set, i, &image, &buffer, plan, &reason);
+            Status status = measure(params, set, i, &scratch, &buffer, plan, &reason);
             if (status == STATUS_OK) continue;
 #pragma omp critical(data_pack_failure)
             if (i < failed_index) {
@@ -62,7 +66,7 @@ static Status measure_chunk(const DataPackParams *params, const DataSet *set, in
                 failed = status_fail(error, status, "%s", reason.text);
             }
         }
-        image_destroy(&image);
+        image_shrink_scratch_fini(&scratch);
         data_buffer_destroy(&buffer);
     }
     return failed;
@@ -80,9 +84,10 @@ static Status measure_all(const DataPackParams *params, const DataSet *set, Comm
     int64_t begin = plan->share * comm_rank(comm);
     int64_t end = begin + plan->share < count ? begin + plan->share : count;
     Status status = STATUS_OK;
+    report(params, "reading", "images", 0, end - begin);
     for (int64_t i = begin; i < end && status == STATUS_OK; i += CHUNK) {
         status = measure_chunk(params, set, i, i + CHUNK < end ? i + CHUNK : end, plan, error);
-        report(params, "reading", (i + CHUNK < end ? i + CHUNK : end) - begin, end - begin);
+        report(params, "reading", "images", (i + CHUNK < end ? i + CHUNK : end) - begin, end - begin);
     }
     TRY(comm_agree(comm, status, error));
     comm_all_gather(comm, plan->sizes, plan->sizes + begin, plan->share, DTYPE_I64, NULL);
@@ -133,6 +138,7 @@ static Status write_shard(const DataPackParams *params, const DataSet *set, cons
                                 .sizes = sizes,
                                 .mask_sizes = mask_sizes,
                                 .count = count,
+                                .shorter_side = params->shorter_side,
                                 .mask = params->mask,
                                 .mask_context = params->mask_context,
                                 .source = params->source,
@@ -168,9 +174,10 @@ static Status run(const DataPackParams *params, const DataSet *set, Comm *comm, 
         return status_fail(error, STATUS_INPUT, "%s: none of its %lld images decodes", params->source,
                            (long long)result->corrupt);
     Status status = STATUS_OK;
+    report(params, "writing", "shards", 0, result->shards);
     for (int64_t s = comm_rank(comm); s < result->shards && status == STATUS_OK; s += comm_size(comm)) {
         status = write_shard(params, set, plan, s, error);
-        report(params, "writing shards", s + 1, result->shards);
+        report(params, "writing", "shards", s + 1, result->shards);
     }
     return comm_agree(comm, status, error);
 }

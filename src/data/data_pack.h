@@ -1,4 +1,4 @@
-/* data_pack.h - any data set into HDF5 shards that keep the encoded bytes.
+/* data_pack.h - any data set into HDF5 shards that keep the encoded bytes, or those of smaller pictures.
  *
  * First all images are read and decoded, dealt over ranks and threads: what does not decode is left out.
  * Then the shards, filled in the order of the set, are dealt to the ranks. So the files depend on the data
@@ -19,10 +19,13 @@ typedef struct {
     const char *folder;  /* where "shard_00000.h5", ... go; exists */
     int64_t shard_bytes; /* of images in a shard, at least one image; >= 1 */
     const char *version; /* of the program */
-    ShardMask mask;      /* NULL: no masks */
+    /* Larger images get this shorter side, see image_shrink.h; 0: encoded bytes are kept. */
+    int64_t shorter_side;
+    ShardMask mask; /* NULL: no masks */
     void *mask_context;
-    /* What goes on, from time to time, on the calling thread; may be NULL. */
-    void (*progress)(void *context, const char *what, int64_t done, int64_t total);
+    /* What goes on, from its beginning and then from time to time, on the calling thread; `unit` is what is
+     * counted, "images" or "shards". May be NULL. */
+    void (*progress)(void *context, const char *what, const char *unit, int64_t done, int64_t total);
     void *progress_context;
 } DataPackParams;
 

@@ -19,8 +19,9 @@ struct DataSet {
     DataKind kind;
     DataNotes notes;
     int64_t count;
-    int64_t stride; /* image i is item i * stride, unless `items` says which */
-    int64_t *items; /* [count] or NULL */
+    int64_t first, stride; /* image i is item first + i * stride, unless `items` says which */
+    int64_t *items;        /* [count] or NULL */
+    CorruptList *corrupt;
 };
 
 /* ImageNet-22k as the reference keeps it, one archive per class, or unpacked. */
@@ -59,7 +60,7 @@ static Status open_kind(DataSet *set, const DataSpec *spec, Error *error)
 static int64_t item_of(const DataSet *set, int64_t index)
 {
     CHECK(index >= 0 && index < set->count);
-    return set->items ? set->items[index] : index * set->stride;
+    return set->items ? set->items[index] : set->first + index * set->stride;
 }
 
 /* Keeps the first `most` images of each class; unlabelled ones count as a class of their own. */
@@ -78,24 +79,51 @@ static void keep_per_class(DataSet *set, int64_t most)
     set->count = count;
 }
 
-static void select_images(DataSet *set, const DataSpec *spec)
+/* Drops the first `most` images. */
+static void drop_first(DataSet *set, int64_t most)
+{
+    if (most > set->count) most = set->count;
+    set->count -= most;
+    if (set->items)
+        memmove(set->items, set->items + most, (size_t)set->count * sizeof *set->items);
+    else
+        set->first += most * set->stride;
+}
+
+static void keep_every(DataSet *set, int64_t stride)
+{
+    if (stride > set->count)
+        stride = set->count > 0 ? set->count : 1; /* only the first stays; avoids overflow */
+    set->count = (set->count + stride - 1) / stride;
+    for (int64_t i = 0; set->items && i < set->count; i++)
+        set->items[i] = set->items[i * stride];
+    set->stride *= stride;
+}
+
+static Status select_images(DataSet *set, const DataSpec *spec, const char *text, Error *error)
 {
     set->count = set->kind.count;
     set->stride = 1;
     for (int s = 0; s < spec->step_count; s++) {
         int64_t value = spec->steps[s].value;
-        if (spec->steps[s].kind == DATA_SPEC_LIMIT) {
+        switch (spec->steps[s].kind) {
+        case DATA_SPEC_LIMIT:
             if (value < set->count) set->count = value;
-        } else if (spec->steps[s].kind == DATA_SPEC_PER_CLASS) {
+            break;
+        case DATA_SPEC_PER_CLASS:
             keep_per_class(set, value);
-        } else {
-            if (value > set->count) value = set->count; /* only the first stays; avoids overflow */
-            set->count = (set->count + value - 1) / value;
-            for (int64_t i = 0; set->items && i < set->count; i++)
-                set->items[i] = set->items[i * value];
-            set->stride *= value;
+            break;
+        case DATA_SPEC_OFFSET:
+            drop_first(set, value);
+            break;
+        case DATA_SPEC_STRIDE:
+            keep_every(set, value);
         }
     }
+    if (set->count == 0)
+        return status_fail(error, STATUS_INPUT, "data set \"%s\": no image is left of %lld", text,
+                           (long long)set->kind.count);
+    return STATUS_OK;
 }
 
 Status data_set_create(DataSet **out, const char *spec, Error *error)
@@ -103,14 +131,14 @@ Status data_set_create(DataSet **out, const char *spec, Error *error)
     *out = NULL;
     DataSpec parsed;
     DataSet *set = memory_alloc(sizeof *set);
+    set->corrupt = corrupt_list_create();
     Status status = data_spec_init(&parsed, spec, error);
     if (status == STATUS_OK) status = open_kind(set, &parsed, error);
-    if (status == STATUS_OK) {
-        select_images(set, &parsed);
+    if (status == STATUS_OK) status = select_images(set, &parsed, spec, error);
+    if (status == STATUS_OK)
         *out = set;
-    } else {
+    else
         data_set_destroy(set);
-    }
     data_spec_fini(&parsed);
     return status;
 }
@@ -121,6 +149,7 @@ void data_set_destroy(DataSet *set)
     if (set->kind.destroy) set->kind.destroy(set->kind.self);
     text_table_destroy(&set->kind.classes);
     text_table_destroy(&set->notes.lines);
+    corrupt_list_destroy(set->corrupt);
     memory_free(set->items);
     memory_free(set);
 }
@@ -172,11 +201,29 @@ Status data_set_read(const DataSet *set, int64_t index, DataBuffer *buffer, Erro
 
 Status data_set_load_image(const DataSet *set, int64_t index, Image *image, DataBuffer *buffer, Error *error)
 {
+    ImagePart part;
+    return data_set_load_part(set, index, image, &part, NULL, NULL, buffer, error);
+}
+
+Status data_set_load_part(const DataSet *set, int64_t index, Image *image, ImagePart *part,
+                          ImageChoosePart *choose, void *context, DataBuffer *buffer, Error *error)
+{
     int64_t item = item_of(set, index);
-    if (set->kind.load) return with_location(set, index, set->kind.load(set->kind.self, item, image), error);
+    if (set->kind.load) {
+        TRY(with_location(set, index, set->kind.load(set->kind.self, item, image), error));
+        *part = (ImagePart){.eighths = 8, .width = image->width, .height = image->height};
+        if (choose) (void)choose(context, image->width, image->height);
+        return STATUS_OK;
+    }
     Status status = set->kind.read(set->kind.self, item, buffer, error);
-    if (status == STATUS_OK) status = image_decode(image, buffer->bytes, buffer->size, error);
+    if (status == STATUS_OK)
+        status = image_decode_part(image, part, choose, context, buffer->bytes, buffer->size, error);
     return with_location(set, index, status, error);
+}
+
+CorruptList *data_set_corrupt(const DataSet *set)
+{
+    return set->corrupt;
 }
 
 int64_t data_set_skipped(const DataSet *set)

@@ -7,19 +7,21 @@
  *   synthetic:classes=10,...   drawn on the fly, see synthetic_set.h
  *   ImageNet:split=S:root=R    the folder R/train, R/val or R/test
  *   ImageNet22k:root=R         the archives R/CLASS.tar, or the folder R when it has none
- * followed by any of `;stride=K` (every K-th image), `;limit=N` (the first N), `;per_class=N` (the first N of
- * each class), applied from left to right.
+ * followed by any of `;offset=K` (all but the first K images), `;stride=K` (every K-th), `;limit=N` (the
+ * first N), `;per_class=N` (the first N of each class), applied from left to right: `;stride=2` and
+ * `;offset=1;stride=2` are two halves.
  *
  * The order is a function of the content alone (names sorted bytewise; members in archive order), so the
- * index of an image is the same on every rank. An opened set is immutable: all queries and reads are
- * thread-safe. It caches no images.
+ * index of an image is the same on every rank. An opened set is immutable but for the list of what was
+ * found corrupt: all queries and reads are thread-safe. It caches no images.
  */
 #ifndef DINOBATCH_DATA_DATA_SET_H
 #define DINOBATCH_DATA_DATA_SET_H
 
 #include "base/status.h"
+#include "data/corrupt_list.h"
 #include "data/data_buffer.h"
-#include "data/image/image.h"
+#include "data/image/image_decode.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -31,8 +33,8 @@ enum {
 typedef struct DataSet DataSet;
 
 /* Opens what `spec` names into *out, owned by the caller. STATUS_INPUT with one line that names the path:
- * malformed spec, nothing there, no image in it, a damaged archive. STATUS_FAILED: the disk failed. On
- * failure *out is NULL. */
+ * malformed spec, nothing there, no image in it or left of it, a damaged archive. STATUS_FAILED: the disk
+ * failed. On failure *out is NULL. */
 Status data_set_create(DataSet **out, const char *spec, Error *error);
 
 void data_set_destroy(DataSet *set);
@@ -61,6 +63,13 @@ Status data_set_read(const DataSet *set, int64_t index, DataBuffer *buffer, Erro
 /* The decoded image; `buffer` is scratch. Errors as data_set_read, and STATUS_INPUT when it does not decode.
  * The message begins with the location. */
 Status data_set_load_image(const DataSet *set, int64_t index, Image *image, DataBuffer *buffer, Error *error);
+
+/* As data_set_load_image, but only what `choose` asks for; see image_decode_part. */
+Status data_set_load_part(const DataSet *set, int64_t index, Image *image, ImagePart *part,
+                          ImageChoosePart *choose, void *context, DataBuffer *buffer, Error *error);
+
+/* The images that loaders found corrupt. The set's own; filled by them alone. */
+CorruptList *data_set_corrupt(const DataSet *set);
 
 /* What was passed over while opening (dangling links, special files): how many, and lines for the first
  * DATA_SET_NOTES of them, one each, that the caller should log once. */

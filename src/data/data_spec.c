@@ -26,8 +26,10 @@ static Status take_step(const char *text, size_t *length, DataSpecStep *step, bo
     static const struct {
         const char *name;
         DataSpecStepKind kind;
-    } names[] = {
-        {";stride=", DATA_SPEC_STRIDE}, {";limit=", DATA_SPEC_LIMIT}, {";per_class=", DATA_SPEC_PER_CLASS}};
+    } names[] = {{";stride=", DATA_SPEC_STRIDE},
+                 {";offset=", DATA_SPEC_OFFSET},
+                 {";limit=", DATA_SPEC_LIMIT},
+                 {";per_class=", DATA_SPEC_PER_CLASS}};
     *taken = false;
     const char *semicolon = memrchr(text, ';', *length);
     if (!semicolon) return STATUS_OK;

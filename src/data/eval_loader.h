@@ -1,7 +1,8 @@
 /* eval_loader.h - an ordered pass over a part of a data set with the evaluation transform, by threads.
  *
  * Each image: shorter side to resize_size, centre crop, normalise (augment_eval). Images that cannot be read
- * or decoded keep their place with valid = 0 and zero pixels, and are reported; the pass goes on.
+ * or decoded keep their place with valid = 0 and zero pixels, and are noted in
+ * data_set_corrupt; the pass goes on.
  *
  *     TRY(eval_loader_create(&loader, &params, set, error));
  *     for (;;) {
@@ -49,8 +50,5 @@ void eval_loader_destroy(EvalLoader *loader);
 Status eval_loader_next(EvalLoader *loader, EvalBatch **batch, Error *error);
 
 void eval_loader_release(EvalLoader *loader, EvalBatch *batch);
-
-/* As loader_report. */
-bool eval_loader_report(EvalLoader *loader, char *text, size_t size);
 
 #endif

@@ -3,16 +3,19 @@
  * The content of a sample depends on (seed, step, group, place) alone: not on threads, ranks or timing.
  *   position   p = step * total_groups * group_size + group * group_size + place    (group is global)
  *   image      sampler_index(count, seed, p); if it cannot be read or decoded, the next index (mod count),
- * ... crops      rng_at(seed, RNG_AUGMENT, step, group * group_size + place) masks      rng_at(seed,
- * RNG_MASK, step, group) Batches lie in a ring of `prefetch` + 1; memory is bounded by that and nothing of
+ *              and so on
+ *   crops      rng_at(seed, RNG_AUGMENT, step, group * group_size + place)
+ *   masks      rng_at(seed, RNG_MASK, step, group)
+ * Batches lie in a ring of `prefetch` + 1; memory is bounded by that and nothing of
  * ours is allocated once the largest picture has been seen. Worker threads block all signals.
  *
  *     LoaderParams params = {...};
  *     TRY(loader_create(&loader, &params, set, error));
  *     for (...) {
  *         TRY(loader_next(loader, &batch, error));
- *         while (loader_report(loader, line, sizeof line)) log_warning(log, "%s", line);
  *         ...; loader_release(loader, batch);
+ *         if (corrupt_list_has_news(loader_corrupt(loader)) on any rank) loader_tell_corrupt(loader, comm,
+ * log);
  *     }
  */
 #ifndef DINOBATCH_DATA_LOADER_H
@@ -29,6 +32,7 @@
 
 typedef struct {
     AugmentParams augment;                                   /* sizes of the crops included */
+    bool scaled_decode;                                      /* data.decode: see augment_part.h */
     int64_t patch_size;                                      /* divides the size of the global crops */
     double mask_probability, mask_ratio_min, mask_ratio_max; /* ibot.* */
     uint64_t seed;                                           /* train.seed */
@@ -55,10 +59,5 @@ Status loader_next(Loader *loader, Batch **batch, Error *error);
 
 /* Hands the memory of a batch back; in the order of loader_next. */
 void loader_release(Loader *loader, Batch *batch);
-
-/* The next unreported corrupt image as a line "PATH: reason; skipped" into text[size]; false: none left. Each
- * image is named once per loader. Call it from the thread that calls loader_next. Other ranks meet other
- * images: whoever logs lines of rank 0 only should gather them. */
-bool loader_report(Loader *loader, char *text, size_t size);
 
 #endif

@@ -2,6 +2,7 @@
 #include "data/shard_writer.h"
 
 #include "base/memory.h"
+#include "data/image_shrink.h"
 #include "h5/h5_attribute.h"
 #include "h5/h5_schema.h"
 
@@ -79,17 +80,20 @@ static Status write_images(const H5File *file, const ShardWriterParams *params, 
 {
     Stream stream;
     DataBuffer bytes = {0};
+    ImageShrinkScratch scratch = {0};
     Status status = stream_begin(&stream, file, "/bytes", params->sizes, params->count, error);
     for (int64_t i = 0; i < params->count && status == STATUS_OK; i++) {
         status = data_set_read(params->set, params->indices[i], &bytes, error);
         if (status != STATUS_OK) continue;
         char location[DATA_SET_KEY_MAX];
-        status = stream_append(&stream, i, &bytes, error);
+        if (params->shorter_side) status = image_shrink(&bytes, params->shorter_side, &scratch, error);
+        if (status == STATUS_OK) status = stream_append(&stream, i, &bytes, error);
         if (status == STATUS_OK) continue;
         data_set_location(params->set, params->indices[i], location, sizeof location);
         status_prefix(error, status, "%s", location);
     }
     if (status == STATUS_OK) status = stream_end(&stream, "/offsets", "/crc32", params->count, error);
+    image_shrink_scratch_fini(&scratch);
     stream_fini(&stream);
     data_buffer_destroy(&bytes);
     return status;

@@ -16,8 +16,9 @@ typedef Status (*ShardMask)(void *context, int64_t index, DataBuffer *buffer, Er
 
 typedef struct {
     const DataSet *set;
-    const int64_t *indices;    /* [count] of the images in the set */
-    const int64_t *sizes;      /* [count] encoded bytes of each */
+    const int64_t *indices; /* [count] of the images in the set */
+    const int64_t *sizes;   /* [count] encoded bytes of each, shrunk */
+    int64_t shorter_side;   /* of larger images is made this, see image_shrink.h; 0: they stay as they are */
     const int64_t *mask_sizes; /* [count], or NULL: no masks */
     int64_t count;             /* >= 1 */
     ShardMask mask;            /* with mask_sizes */

@@ -5,7 +5,6 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "data/eval_loader.h"
-#include "features/skipped_images.h"
 #include "run/progress.h"
 
 #include <math.h>
@@ -225,6 +224,7 @@ static Status extract_part(const FeatureExtractor *extractor, const Ops *ops, Ar
 {
     Progress progress =
         progress_begin(extractor->log, extractor->what, 0, images, images / PROGRESS_LINES + 1);
+    progress.unit = "images";
     Status status = STATUS_OK;
     for (;;) {
         EvalBatch *batch = NULL;
@@ -238,6 +238,14 @@ static Status extract_part(const FeatureExtractor *extractor, const Ops *ops, Ar
     }
     progress_end(&progress);
     return status;
+}
+
+/* Names what earlier passes over the set have not met, and then how many there are. Collective over COMM. */
+static void tell_corrupt(CorruptList *list, Comm *comm, Log *log)
+{
+    int64_t before = corrupt_list_total(list);
+    corrupt_list_tell(list, comm, log);
+    if (corrupt_list_total(list) > before) corrupt_list_tell_total(list, log, "each is left out");
 }
 
 Status feature_extractor_run(const FeatureExtractor *extractor, const Ops *ops, Comm *comm,
@@ -264,7 +272,7 @@ Status feature_extractor_run(const FeatureExtractor *extractor, const Ops *ops, 
     Status status = eval_loader_create(&loader, &params, set, error);
     if (status == STATUS_OK) status = extract_part(extractor, ops, &arena, loader, last - first, rows, error);
     status = comm_agree(comm, status, error);
-    if (status == STATUS_OK) skipped_images_log(loader, comm, extractor->log);
+    if (status == STATUS_OK) tell_corrupt(data_set_corrupt(set), comm, extractor->log);
     eval_loader_destroy(loader);
     arena_destroy(&arena);
     TRY(status);

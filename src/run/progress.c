@@ -19,6 +19,7 @@ Progress progress_begin(Log *log, const char *what, int64_t first, int64_t total
     double now = clock_seconds();
     return (Progress){.log = log,
                       .what = what,
+                      .unit = "steps",
                       .total = total,
                       .every = every < 1 ? 1 : every,
                       .done = first,
@@ -58,14 +59,15 @@ static void format_speed(const Progress *progress, char text[96])
     char left[32] = "?";
     double step = progress->weight > 0 ? progress->step_time / progress->weight : 0;
     if (step <= 0) {
-        snprintf(text, 96, "-- steps/s, -- left");
+        snprintf(text, 96, "-- %.40s/s, -- left", progress->unit);
         return;
     }
     format_duration(step * (double)(progress->total - progress->done), left);
     if (step < 1)
-        snprintf(text, 96, "%.3g steps/s, %s left", 1 / step, left);
-    else
-        snprintf(text, 96, "%.3g s/step, %s left", step, left);
+        snprintf(text, 96, "%.3g %.20s/s, %s left", 1 / step, progress->unit, left);
+    else /* of one, so without the plural's s */
+        snprintf(text, 96, "%.3g s/%.*s, %s left", step, (int)strlen(progress->unit) - 1, progress->unit,
+                 left);
 }
 
 void progress_format(const Progress *progress, const char *detail, int width, char *text, int size)

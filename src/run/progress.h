@@ -17,6 +17,7 @@
 typedef struct {
     Log *log;         /* borrowed */
     const char *what; /* borrowed */
+    const char *unit; /* of what is counted, in the plural; "steps" unless it is set; borrowed */
     int64_t total;
     int64_t every;            /* plain lines: each so many steps, and the last */
     int64_t done;             /* steps */

@@ -5,13 +5,15 @@
 #include "comm/mpi/comm_mpi.h"
 #include "run/signals.h"
 
+#include <limits.h>
 #include <math.h>
 #include <mpi.h>
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_TIMEOUT_SECONDS = 1800 };
+enum { DEFAULT_TIMEOUT_SECONDS = 1800, EARLY_TEXT_BYTES = 64 << 10 };
 
 static Status read_timeout(double *seconds, Error *error)
 {
@@ -46,6 +48,28 @@ static void gather_hosts(Run *run)
     comm_all_gather(run->comm, run->hosts, mine, RUN_HOST_BYTES, DTYPE_U8, NULL);
 }
 
+/* What is said before there is a log.txt; what does not fit is on stderr alone. */
+static void keep_early_log(Run *run)
+{
+    if (run->log.rank != 0) return;
+    run->early_text = memory_alloc(EARLY_TEXT_BYTES + 1); /* zeroed: a text however full it gets */
+    run->early_log = fmemopen(run->early_text, EARLY_TEXT_BYTES, "w");
+    run->log.file = run->early_log;
+}
+
+/* Moves it to `file` (NULL: nowhere) and ends it. */
+static void end_early_log(Run *run, FILE *file)
+{
+    if (run->early_log) {
+        if (run->log.file == run->early_log) run->log.file = NULL;
+        fclose(run->early_log);
+        run->early_log = NULL;
+        if (file) fputs(run->early_text, file);
+    }
+    memory_free(run->early_text);
+    run->early_text = NULL;
+}
+
 Status run_start(Run *run, int argc, char **argv, Error *error)
 {
     double timeout;
@@ -60,6 +84,7 @@ Status run_start(Run *run, int argc, char **argv, Error *error)
     run->thread_level = level_name(level);
     run->comm = comm_mpi_create(MPI_COMM_WORLD);
     run->log = log_create(comm_rank(run->comm));
+    keep_early_log(run);
     comm_set_timeout(run->comm, timeout);
     gather_hosts(run);
     /* Loader threads never call MPI; only the main thread and, to abort, the watchdog do. */
@@ -74,7 +99,13 @@ Status run_open_folder(Run *run, const char *path, const char *config_yaml, cons
 {
     TRY(run_folder_open(&run->folder, run->comm, &run->log, path, error));
     run->has_folder = true;
+    end_early_log(run, run->folder.text);
     TRY(run_folder_write(&run->folder, "config.yaml", config_yaml, error));
+    return run_start_manifest(run, run->folder.path, device, error);
+}
+
+Status run_start_manifest(Run *run, const char *folder, const char *device, Error *error)
+{
     Status status = STATUS_OK;
     if (comm_rank(run->comm) == 0) {
         ManifestFacts facts = {.argc = run->argc,
@@ -86,9 +117,9 @@ Status run_open_folder(Run *run, const char *path, const char *config_yaml, cons
                                .ranks = comm_size(run->comm),
                                .threads = omp_get_max_threads(),
                                .thread_level = run->thread_level};
-        char *manifest = run_folder_path(&run->folder, "manifest.json");
+        char manifest[PATH_MAX];
+        snprintf(manifest, sizeof manifest, "%s/manifest.json", folder);
         status = manifest_start(&run->manifest, manifest, &facts, error);
-        memory_free(manifest);
     }
     return comm_agree(run->comm, status, error);
 }
@@ -120,6 +151,7 @@ int run_finish(Run *run, Status status, Error *error)
     else if (status != STATUS_OK && rank == 0)
         log_error(&run->log, "%s", error->text[0] ? error->text : "failed without a message");
     complete_manifest(run, status);
+    end_early_log(run, NULL);
     if (run->has_folder) run_folder_close(&run->folder);
     fflush(NULL);
     comm_barrier(run->comm);

@@ -25,6 +25,8 @@ typedef struct {
     Log log;
     Launcher launcher;
     const char *thread_level; /* of MPI: "multiple", "serialized", "funneled"; static */
+    char *early_text;         /* what the log said before the folder was open; owned; rank 0 */
+    FILE *early_log;          /* writes to early_text; owned; NULL once the folder is open */
     char *hosts;              /* [ranks * RUN_HOST_BYTES] of every rank; owned */
     bool has_folder;
     RunFolder folder; /* when has_folder */
@@ -40,9 +42,14 @@ enum { RUN_HOST_BYTES = 64 };
 Status run_start(Run *run, int argc, char **argv, Error *error);
 
 /* Opens the run folder, writes config.yaml (`config_yaml`: the resolved configuration) and manifest.json,
- * lets the log speak into log.txt. `device` is the manifest's word for where this job computes. STATUS_INPUT
- * for an unusable folder. Collective over COMM. */
+ * lets the log speak into log.txt, where all that it said before goes first: a job opens its folder when
+ * nothing can refuse the start any more, and a refused one leaves no trace there. `device` is the manifest's
+ * word for where this job computes. STATUS_INPUT for an unusable folder. Collective over COMM. */
 Status run_open_folder(Run *run, const char *path, const char *config_yaml, const char *device, Error *error);
+
+/* manifest.json alone, in a folder that exists: for jobs whose output is no run folder. run_finish completes
+ * it. Collective over COMM. */
+Status run_start_manifest(Run *run, const char *folder, const char *device, Error *error);
 
 /* Whether this rank was asked to stop (SIGUSR1, SIGTERM). Local: ranks may learn at different steps, so the
  * caller agrees before he acts. Not collective. */

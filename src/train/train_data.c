@@ -35,6 +35,7 @@ LoaderParams train_data_loader(const Config *config, const SslGroups *groups, in
 {
     bool masks = config->ibot.loss_weight > 0;
     return (LoaderParams){.augment = train_data_augment(config),
+                          .scaled_decode = config->data.decode == CONFIG_DECODE_SCALED,
                           .patch_size = config->student.patch_size,
                           .mask_probability = masks ? config->ibot.mask_sample_probability : 0.0,
                           .mask_ratio_min = config->ibot.mask_ratio_min_max[0],

@@ -49,6 +49,30 @@ static void augment(const Image *image)
         CHECK(local[i] > -4 && local[i] < 4);
 }
 
+/* A box and a scale that depend on the size alone. */
+static ImagePart choose_part(void *context, int64_t width, int64_t height)
+{
+    (void)context;
+    ImagePart box = {
+        .eighths = 8 >> (width + height) % 4, .left = height * 7 % width, .top = width * 11 % height};
+    box.width = 1 + (width * 13 + height) % (width - box.left);
+    box.height = 1 + (height * 17 + width) % (height - box.top);
+    return box;
+}
+
+/* A part is accepted or refused like the whole. */
+static void decode_part(const uint8_t *data, size_t size, Status whole)
+{
+    Image image = {0};
+    ImagePart part = {0};
+    Error error = {0};
+    Status decoded = image_decode_part(&image, &part, choose_part, NULL, data, size, &error);
+    check_message(decoded, &error);
+    CHECK(decoded == whole);
+    if (decoded == STATUS_OK) CHECK(image.width == part.width && image.height == part.height);
+    image_destroy(&image);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     int64_t width = 0, height = 0;
@@ -69,6 +93,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (width * height <= AUGMENT_PIXELS) augment(&image);
     }
     image_destroy(&image);
+    decode_part(data, size, decoded);
     return 0;
 }
 

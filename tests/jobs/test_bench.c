@@ -180,3 +180,31 @@ Test(bench, refuses_what_it_does_not_know, .timeout = 120)
     cr_expect(strstr(result.err, "/nonexistent"), "%s", result.err);
     process_result_fini(&result);
 }
+
+/* Measurements whose names begin with `mode`. */
+static int count_measurements(const cJSON *tree, const char *mode)
+{
+    int count = 0;
+    const cJSON *row;
+    cJSON_ArrayForEach(row, cJSON_GetObjectItem(tree, "measurements"))
+    {
+        const char *name = cJSON_GetStringValue(cJSON_GetObjectItem(row, "name"));
+        if (strncmp(name, mode, strlen(mode)) != 0) continue;
+        expect_positive(row, "per_s");
+        count++;
+    }
+    return count;
+}
+
+Test(bench, both_modes_of_decoding_are_reported, .timeout = 120)
+{
+    static const char *const words[] = {"bench", "--what", "augment", "--seconds", "0.01", "--json", NULL};
+    ProcessResult result = process_run_dinobatch(0, words, LIMIT_SECONDS);
+    cr_assert_eq(result.exit_status, 0, "%s", result.err);
+    cJSON *tree = cJSON_Parse(last_line(result.out));
+    cr_assert(tree);
+    cr_expect_eq(count_measurements(tree, "exact decode"), 2);
+    cr_expect_eq(count_measurements(tree, "scaled decode"), 2);
+    cJSON_Delete(tree);
+    process_result_fini(&result);
+}

@@ -248,7 +248,12 @@ Test(data_set, selections_apply_from_left_to_right)
                  {";limit=100;stride=100", 1, {0}},
                  {";per_class=2", 6, {0, 1, 10, 11, 20, 21}},
                  {";stride=2;per_class=1", 3, {0, 11, 20}},
-                 {";per_class=2;stride=2;limit=2", 2, {0, 10}}};
+                 {";per_class=2;stride=2;limit=2", 2, {0, 10}},
+                 {";offset=16", 5, {22, 23, 24, 25, 26}},
+                 {";offset=1;stride=10", 2, {1, 14}},
+                 {";stride=10;offset=1", 2, {13, 26}},
+                 {";stride=4;offset=1;stride=2", 3, {4, 15, 26}},
+                 {";per_class=2;offset=3;limit=2", 2, {11, 20}}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         char name[64];
         snprintf(name, sizeof name, "set%s", cases[k].suffix);
@@ -258,6 +263,15 @@ Test(data_set, selections_apply_from_left_to_right)
             cr_assert_eq(number_of(set, i), cases[k].numbers[i], "%s %d", name, i);
         data_set_destroy(set);
     }
+}
+
+Test(data_set, a_selection_of_nothing_is_an_error)
+{
+    DataSet *set;
+    Error error = {0};
+    cr_assert_eq(data_set_create(&set, "synthetic:count=5;offset=5;stride=2", &error), STATUS_INPUT);
+    cr_assert_null(set);
+    cr_assert_not_null(strstr(error.text, "no image is left of 5"), "%s", error.text);
 }
 
 Test(data_set, imagenet_specs_lead_to_the_split_and_the_archives)

@@ -245,6 +245,70 @@ Test(image_decode, jpeg_kinds)
     free(ink);
 }
 
+/* --- parts
+ * ---------------------------------------------------------------------------------------------------- */
+
+static ImagePart choose_box(void *context, int64_t width, int64_t height)
+{
+    const ImagePart *box = context;
+    cr_assert(box->left + box->width <= width && box->top + box->height <= height);
+    return *box;
+}
+
+/* The box of `file` at its scale is decoded to the very pixels that the whole picture at that scale has. */
+static void expect_part(const Bytes *file, ImagePart box, const Image *whole)
+{
+    Image image = {0};
+    ImagePart part;
+    Error error = {0};
+    cr_assert(image_decode_part(&image, &part, choose_box, &box, file->bytes, file->size, &error) ==
+                  STATUS_OK,
+              "%s", error.text);
+    cr_assert(part.eighths == box.eighths && image.width == part.width && image.height == part.height);
+    int64_t e = box.eighths, left = box.left * e / 8, top = box.top * e / 8;
+    int64_t right = ((box.left + box.width) * e + 7) / 8, bottom = ((box.top + box.height) * e + 7) / 8;
+    cr_assert(part.left <= left && part.top <= top && part.left + part.width >= right &&
+              part.top + part.height >= bottom);
+    for (int64_t y = top; y < bottom; y++)
+        cr_assert(memcmp(image.rgb + ((y - part.top) * part.width + left - part.left) * 3,
+                         whole->rgb + (y * whole->width + left) * 3, (size_t)(right - left) * 3) == 0,
+                  "row %d of %d x %d at %d, %d, scale %d/8", (int)y, (int)box.width, (int)box.height,
+                  (int)box.left, (int)box.top, box.eighths);
+    image_destroy(&image);
+}
+
+Test(image_decode, parts_are_cut_from_the_whole, .timeout = 30)
+{
+    enum { W = 157, H = 131 };
+    Rng rng = rng_at(7, RNG_TEST, 0, 0);
+    uint8_t *source = make_rows(W, H, 4);
+    for (JpegKind kind = JPEG_PLAIN; kind <= JPEG_PROGRESSIVE; kind++) {
+        Bytes files[3] = {encode_jpeg(kind, 3, JCS_RGB, W, H, source),
+                          encode_jpeg(kind, 1, JCS_GRAYSCALE, W, H, source),
+                          encode_jpeg(kind, 4, JCS_CMYK, W, H, source)};
+        for (int i = 0; i < 12; i++) {
+            const Bytes *file = &files[i % 3];
+            ImagePart box = {.eighths = 8 >> (i / 3), .width = W, .height = H}, part;
+            Image whole = {0};
+            cr_assert(image_decode_part(&whole, &part, choose_box, &box, file->bytes, file->size, NULL) ==
+                      STATUS_OK);
+            cr_assert(part.left == 0 && part.top == 0 && whole.width == (W * box.eighths + 7) / 8 &&
+                      whole.height == (H * box.eighths + 7) / 8);
+            for (int trial = 0; trial < 60; trial++) {
+                box.left = rng_integer(&rng, 0, W - 1);
+                box.top = rng_integer(&rng, 0, H - 1);
+                box.width = rng_integer(&rng, 1, W - box.left);
+                box.height = rng_integer(&rng, 1, H - box.top);
+                expect_part(file, box, &whole);
+            }
+            image_destroy(&whole);
+        }
+        for (int i = 0; i < 3; i++)
+            free(files[i].bytes);
+    }
+    free(source);
+}
+
 Test(image_decode, scan_bomb_is_refused)
 {
     uint8_t *source = make_rows(64, 64, 1);
@@ -319,6 +383,22 @@ Test(image_decode, size_alone_and_memory_kept)
     free(source);
 }
 
+/* The outcome for the upper left pixel at half the size. */
+static ImagePart choose_corner(void *context, int64_t width, int64_t height)
+{
+    (void)context, (void)width, (void)height;
+    return (ImagePart){.eighths = 4, .width = 1, .height = 1};
+}
+
+static Status decode_corner(const uint8_t *bytes, size_t size)
+{
+    Image image = {0};
+    ImagePart part;
+    Status status = image_decode_part(&image, &part, choose_corner, NULL, bytes, size, NULL);
+    image_destroy(&image);
+    return status;
+}
+
 Test(image_decode, truncation_is_an_error)
 {
     uint8_t *source = make_rows(40, 30, 3);
@@ -333,6 +413,7 @@ Test(image_decode, truncation_is_an_error)
             Error error = {0};
             cr_assert(image_decode(&image, part, size, &error) != STATUS_OK, "file %d, %zu bytes", f, size);
             cr_assert(error.text[0] != '\0');
+            cr_assert(decode_corner(part, size) != STATUS_OK, "a part of file %d, %zu bytes", f, size);
             free(part);
         }
         free(files[f].bytes);
@@ -359,6 +440,8 @@ Test(image_decode, damage_never_crashes)
         Error error = {0};
         Status status = image_decode(&image, damaged, file->size, &error);
         cr_assert(status == STATUS_OK || (status == STATUS_INPUT && error.text[0] != '\0'));
+        status = decode_corner(damaged, file->size);
+        cr_assert(status == STATUS_OK || status == STATUS_INPUT);
         free(damaged);
     }
     image_destroy(&image);
@@ -411,6 +494,7 @@ static void expect_line(const char *folder, char *line)
     Error error = {0};
     Status status = image_decode(&image, file.bytes, file.size, &error);
     cr_assert(status == STATUS_OK || (status == STATUS_INPUT && error.text[0] != '\0'), "%s", field[0]);
+    cr_assert(decode_corner(file.bytes, file.size) == status, "%s: a part is judged otherwise", field[0]);
     if (strcmp(field[1], "decode") == 0) cr_assert(status == STATUS_OK, "%s: %s", field[0], error.text);
     if (strcmp(field[1], "reject") == 0) cr_assert(status == STATUS_INPUT, "%s decodes", field[0]);
     if (status == STATUS_OK)

@@ -33,6 +33,9 @@ Test(progress, slow_steps_and_long_times_are_readable)
     progress_note(&progress, 1, 104);
     progress_format(&progress, "", 200, text, sizeof text);
     cr_expect_str_eq(text, "training 1/10000   0%  4 s/step, 11:06:36 left");
+    progress.unit = "images";
+    progress_format(&progress, "", 200, text, sizeof text);
+    cr_expect_str_eq(text, "training 1/10000   0%  4 s/image, 11:06:36 left");
     progress = at_rest(&log, 0, 1000001);
     progress_note(&progress, 1, 102);
     progress_format(&progress, "", 200, text, sizeof text);

@@ -24,9 +24,19 @@ static Status unknown_format(size_t size, Error *error)
 
 Status image_decode(Image *image, const uint8_t *bytes, size_t size, Error *error)
 {
-    if (is_jpeg(bytes, size)) return jpeg_decode(image, bytes, size, error);
-    if (is_png(bytes, size)) return png_decode(image, bytes, size, error);
-    return unknown_format(size, error);
+    ImagePart whole;
+    return image_decode_part(image, &whole, NULL, NULL, bytes, size, error);
+}
+
+Status image_decode_part(Image *image, ImagePart *part, ImageChoosePart *choose, void *context,
+                         const uint8_t *bytes, size_t size, Error *error)
+{
+    if (is_jpeg(bytes, size)) return jpeg_decode(image, part, choose, context, bytes, size, error);
+    if (!is_png(bytes, size)) return unknown_format(size, error);
+    TRY(png_decode(image, bytes, size, error));
+    *part = (ImagePart){.eighths = 8, .width = image->width, .height = image->height};
+    if (choose) (void)choose(context, image->width, image->height);
+    return STATUS_OK;
 }
 
 Status image_decode_size(const uint8_t *bytes, size_t size, int64_t *width, int64_t *height, Error *error)

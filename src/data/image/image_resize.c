@@ -28,18 +28,25 @@ static inline double bicubic(double x)
     return x < 1.0 ? inner : x < 2.0 ? outer : 0.0;
 }
 
+/* One direction of the source: `span` of its `length` pixels from `inset` on are resized. */
+typedef struct {
+    int64_t length;
+    double inset, span;
+} AxisSource;
+
 /* Weights of one output at full precision in axis->exact; returns how many, from source position *start on.
  */
-static int64_t axis_weigh(ImageResizeAxis *axis, int64_t length, double scale, int64_t output, int64_t *start)
+static int64_t axis_weigh(ImageResizeAxis *axis, const AxisSource *source, double scale, int64_t output,
+                          int64_t *start)
 {
     double filter_scale = fmax(scale, 1.0);
     double support = 2.0 * filter_scale;
     double inverse = 1.0 / filter_scale;
-    double center = ((double)output + 0.5) * scale;
+    double center = source->inset + ((double)output + 0.5) * scale;
     int64_t low = (int64_t)(center - support + 0.5);
     int64_t high = (int64_t)(center + support + 0.5);
     if (low < 0) low = 0;
-    if (high > length) high = length;
+    if (high > source->length) high = source->length;
     double sum = 0.0;
     int64_t count = high - low;
     for (int64_t i = 0; i < count; i++)
@@ -64,12 +71,14 @@ static void axis_round(const ImageResizeAxis *axis, int64_t shift, int64_t count
     }
 }
 
-/* Weights that scale `length` source pixels to `target`, for the outputs [begin, begin + outputs), in reverse
- * order when mirrored. */
-static void axis_plan(ImageResizeAxis *axis, int64_t length, int64_t target, int64_t begin, int64_t outputs,
-                      bool mirror)
+/* Weights that scale `source` to `target`, for the outputs [begin, begin + outputs), in reverse order when
+ * mirrored. */
+static void axis_plan(ImageResizeAxis *axis, AxisSource source, int64_t target, int64_t begin,
+                      int64_t outputs, bool mirror)
 {
-    double scale = (double)length / (double)target;
+    int64_t length = source.length;
+    if (source.span == 0.0) source = (AxisSource){.length = length, .span = (double)length};
+    double scale = source.span / (double)target;
     int64_t taps = (int64_t)ceil(2.0 * fmax(scale, 1.0)) * 2 + 1;
     if (taps > length) taps = length;
     axis->taps = (taps + 3) / 4 * 4;
@@ -82,7 +91,8 @@ static void axis_plan(ImageResizeAxis *axis, int64_t length, int64_t target, int
     int64_t first = length, last = 0;
     for (int64_t i = 0; i < outputs; i++) {
         int64_t start;
-        int64_t count = axis_weigh(axis, length, scale, mirror ? begin + outputs - 1 - i : begin + i, &start);
+        int64_t count =
+            axis_weigh(axis, &source, scale, mirror ? begin + outputs - 1 - i : begin + i, &start);
         CHECK(count <= axis->taps);
         /* All taps are read: at the far edge they begin early, so that none lies more than 3 behind the end.
          */
@@ -179,6 +189,8 @@ static void check_geometry(const ImageResizeSource *source, const ImageResizeTar
     CHECK(source->left >= 0 && source->width >= 1 && source->left + source->width <= source->picture_width);
     CHECK(target->top >= 0 && target->rows >= 1 && target->top + target->rows <= target->height);
     CHECK(target->left >= 0 && target->columns >= 1 && target->left + target->columns <= target->width);
+    CHECK(source->inset_left >= 0 && source->inset_left + source->span_width <= (double)source->width);
+    CHECK(source->inset_top >= 0 && source->inset_top + source->span_height <= (double)source->height);
 }
 
 void image_resize(const ImageResizeSource *source, const ImageResizeTarget *target, uint8_t *out,
@@ -187,8 +199,10 @@ void image_resize(const ImageResizeSource *source, const ImageResizeTarget *targ
     check_geometry(source, target);
     bool vector = image_resize_vnni_built() && !scratch->portable;
     ImageResizeAxis *across = &scratch->horizontal, *down = &scratch->vertical;
-    axis_plan(across, source->width, target->width, target->left, target->columns, target->mirror);
-    axis_plan(down, source->height, target->height, target->top, target->rows, false);
+    AxisSource columns = {source->width, source->inset_left, source->span_width};
+    AxisSource rows = {source->height, source->inset_top, source->span_height};
+    axis_plan(across, columns, target->width, target->left, target->columns, target->mirror);
+    axis_plan(down, rows, target->height, target->top, target->rows, false);
 
     int64_t stride = (target->columns + 63) / 64 * 64;
     size_t middle_bytes = (size_t)(3 * down->count * stride) + IMAGE_PLANES_PADDING;

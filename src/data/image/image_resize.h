@@ -19,6 +19,9 @@ typedef struct {
     const uint8_t *planes;
     int64_t picture_height, picture_width;
     int64_t top, left, height, width; /* the box, inside the picture, not empty */
+    /* What of the box is resized, in pixels from its corner: for crops that do not begin at a pixel's edge.
+     * The kernel still sees the whole box. Span 0: all of it. */
+    double inset_top, inset_left, span_height, span_width;
 } ImageResizeSource;
 
 /* What to make: the box scaled to height x width, of which only a window is computed, and that mirrored
