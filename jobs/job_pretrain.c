@@ -86,26 +86,39 @@ static Status open_evaluation(JobContext *context, Evaluation *evaluation, Error
     return eval_knn_create(&evaluation->knn, &params, error);
 }
 
-static Status train(JobContext *context, const DataSet *set, Error *error)
+/* From the state's initial weights to the last step. The run folder is opened when the start is accepted. */
+static Status train(JobContext *context, const DataSet *set, const TrainStart *start, TrainState *state,
+                    const TrainLoopOptions *options, Error *error)
 {
-    TrainState state = {0};
-    TrainLoopOptions options = {.resume = !context->options->no_resume,
-                                .allow_config_change = context->options->allow_config_change};
+    Config *config = context->config;
+    Status status = train_state_init(state, config, context->comm, omp_get_max_threads(), error);
+    TRY(comm_agree(context->comm, status, error));
+    TRY(train_start_load(start, state, context->options->allow_config_change, context->log, error));
+    char *resolved = config_dump(config); /* with the batch size that was derived */
+    status = run_open_folder(context->run, config->train.output_dir, resolved, "cpu", error);
+    memory_free(resolved);
+    TRY(status);
+    TrainLoopResult result;
+    status = train_loop(context->run, state, set, start, options, &result, error);
+    if (status == STATUS_OK || status == STATUS_REQUEUE)
+        print_result(context, &result, context->run->folder.path);
+    return status;
+}
+
+static Status prepare_and_train(JobContext *context, const DataSet *set, Error *error)
+{
+    TrainStart start;
     Evaluation evaluation;
-    TRY(train_loop_resolve_batch(context->run, context->config, options.resume, error));
+    TrainState state = {0};
+    TrainLoopOptions options = {0};
+    TRY(train_start_find(&start, context->config, !context->options->no_resume, context->comm, context->log,
+                         error));
     TRY(open_evaluation(context, &evaluation, error));
     if (evaluation.knn) {
         options.evaluate = evaluate;
         options.evaluate_context = &evaluation;
     }
-    Status status = train_state_init(&state, context->config, context->comm, omp_get_max_threads(), error);
-    status = comm_agree(context->comm, status, error);
-    if (status == STATUS_OK) {
-        TrainLoopResult result;
-        status = train_loop(context->run, &state, set, &options, &result, error);
-        if (status == STATUS_OK || status == STATUS_REQUEUE)
-            print_result(context, &result, context->run->folder.path);
-    }
+    Status status = train(context, set, &start, &state, &options, error);
     train_state_fini(&state);
     if (evaluation.knn) eval_knn_destroy(evaluation.knn);
     return status;
@@ -119,10 +132,7 @@ Status job_pretrain(JobContext *context, Error *error)
     omp_set_num_threads(job_threads(context, config));
     DataSet *set = NULL;
     TRY(open_data(context, &set, error));
-    char *resolved = config_dump(config);
-    Status status = run_open_folder(context->run, config->train.output_dir, resolved, "cpu", error);
-    memory_free(resolved);
-    if (status == STATUS_OK) status = train(context, set, error);
+    Status status = prepare_and_train(context, set, error);
     data_set_destroy(set);
     return status;
 }

@@ -28,6 +28,7 @@ typedef struct {
     int64_t optimizer_step;        /* AdamW steps taken */
     double loss_scale;             /* of the fp16 loss scaler; 1 when it is off */
     int64_t loss_scale_good_steps; /* finite steps since its last change */
+    int64_t bad_steps;             /* steps in a row, up to this one, skipped for non-finite values */
     int64_t global_batch_size;     /* samples per step */
     int64_t samples_seen;
     int64_t seed;

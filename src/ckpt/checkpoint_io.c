@@ -150,6 +150,8 @@ static const IntAttribute int_attributes[] = {
     {"local_crops_size", offsetof(CheckpointMeta, local_crops_size)},
 };
 
+static const char bad_steps_name[] = "bad_steps"; /* apart: it may be missing */
+
 enum { INT_ATTRIBUTES = sizeof int_attributes / sizeof *int_attributes };
 
 Status checkpoint_io_write_meta(const H5File *file, const CheckpointMeta *meta, Error *error)
@@ -162,6 +164,7 @@ Status checkpoint_io_write_meta(const H5File *file, const CheckpointMeta *meta, 
         memcpy(&value, (const char *)meta + int_attributes[i].member, sizeof value);
         TRY(h5_attribute_write_int(file, "/", int_attributes[i].name, value, error));
     }
+    TRY(h5_attribute_write_int(file, "/", bad_steps_name, meta->bad_steps, error));
     TRY(h5_attribute_write_double(file, "/", "loss_scale", meta->loss_scale, error));
     TRY(h5_attribute_write_doubles(file, "/", "mean", meta->mean, 3, error));
     TRY(h5_attribute_write_doubles(file, "/", "std", meta->std, 3, error));
@@ -179,6 +182,15 @@ static Status read_short_text(const H5File *file, const char *name, char *text, 
     return STATUS_OK;
 }
 
+/* Files of earlier versions lack it: 0. */
+static Status read_bad_steps(const H5File *file, CheckpointMeta *meta, Error *error)
+{
+    H5AttributeInfo info;
+    TRY(h5_attribute_info(file, "/", bad_steps_name, &info, error));
+    if (!info.exists) return STATUS_OK;
+    return h5_attribute_read_ints(file, "/", bad_steps_name, &meta->bad_steps, 1, error);
+}
+
 Status checkpoint_io_read_meta(const H5File *file, CheckpointMeta *meta, Error *error)
 {
     *meta = (CheckpointMeta){0};
@@ -187,6 +199,7 @@ Status checkpoint_io_read_meta(const H5File *file, CheckpointMeta *meta, Error *
         TRY(h5_attribute_read_ints(file, "/", int_attributes[i].name, &value, 1, error));
         memcpy((char *)meta + int_attributes[i].member, &value, sizeof value);
     }
+    TRY(read_bad_steps(file, meta, error));
     TRY(h5_attribute_read_doubles(file, "/", "loss_scale", &meta->loss_scale, 1, error));
     TRY(h5_attribute_read_doubles(file, "/", "mean", meta->mean, 3, error));
     TRY(h5_attribute_read_doubles(file, "/", "std", meta->std, 3, error));

@@ -52,8 +52,8 @@ const ConfigKey CONFIG_KEYS_MODEL[] = {
     {CONFIG_KEY(student.drop_path_uniform, "true",
                 "the same drop path rate in every block, not a linear ramp")},
     {CONFIG_KEY(student.pretrained_weights, "",
-                "checkpoint whose backbone the student and teacher start from"),
-     .later = "starting from other weights is not built yet; the networks start from their initialisation"},
+                "HDF5 checkpoint whose teacher's backbone student and teacher start from; the heads start "
+                "from the seed, and a run that resumes does not read it")},
     {CONFIG_KEY(student.ffn_layer, "mlp", "feed-forward layer of a block"),
      .choices = "mlp|swiglufused=swiglu"},
     {CONFIG_KEY(

@@ -53,8 +53,7 @@ const ConfigKey CONFIG_KEYS_TRAIN[] = {
      .low = 0, .high = 1e6, .ours = true},
     {CONFIG_KEY(train.checkpoint_activations, "none",
                 "block = keep only the inputs of each block and compute the rest again in the backward pass"),
-     .choices = "none|block", .may_change = true, .ours = true,
-     .later = "activations are not recomputed yet; bound memory by train.micro_batch_size"},
+     .choices = "none|block", .may_change = true, .ours = true},
 
     {CONFIG_KEY(optim.epochs, "100", "length of the run and of its schedules"), .low = 1, .high = 1e6},
     {CONFIG_KEY(optim.weight_decay, "0.04", "weight decay at the start of its cosine schedule"), .low = 0,
@@ -91,9 +90,11 @@ const ConfigKey CONFIG_KEYS_TRAIN[] = {
      .may_change = true, .ours = true},
     {CONFIG_KEY(checkpoint.async, "false", "write checkpoints while the next steps run"), .may_change = true,
      .ours = true, .later = "checkpoints are written between steps for now"},
-    {CONFIG_KEY(checkpoint.on_error, "stop", "what follows a checkpoint that could not be written"),
-     .choices = "stop|continue", .may_change = true, .ours = true,
-     .later = "a checkpoint that cannot be written stops the run for now"},
+    {CONFIG_KEY(checkpoint.on_error, "stop",
+                "what follows a checkpoint that could not be written: the run ends with status 1, or it goes "
+                "on (without metrics that cannot be written either) and tries again after the next period; "
+                "the last checkpoint of a run must succeed"),
+     .choices = "stop|continue", .may_change = true, .ours = true},
 
     {CONFIG_KEY(compute.device, "auto", "where to compute; auto = a GPU where build and machine have one"),
      .choices = "auto|cpu|cuda", .works = 1u << CONFIG_DEVICE_CPU, .may_change = true, .ours = true,

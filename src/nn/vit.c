@@ -129,6 +129,40 @@ static void layout_embeddings(const Vit *vit, VitPass *pass, Arena *arena)
     if (pass->input.backward) pass->position_scratch = tensor_alloc_1d(arena, DTYPE_F32, (1 + most) * D);
 }
 
+/* Room for the activations of any one block, which all blocks use in turn. */
+static Arena layout_shared_block(const Vit *vit, const VitPass *pass, Arena *arena)
+{
+    TokenSubset all = packed_sequence_all(&pass->pack);
+    Arena plan = arena_measuring();
+    vit_block_activations(&vit->blocks[0], &plan, pass->input.act, all, all);
+    void *room = arena_alloc(arena, plan.peak);
+    return arena_is_measuring(arena) ? arena_measuring() : (Arena){.base = room, .capacity = plan.peak};
+}
+
+/* Blocks of a pass with backward: what each keeps, or with recompute its input and a common rest. */
+static void layout_blocks(const Vit *vit, VitPass *pass, Arena *arena)
+{
+    int64_t depth = vit->config.depth;
+    bool measuring = arena_is_measuring(arena), recompute = pass->input.recompute;
+    pass->blocks = arena_alloc(arena, (size_t)depth * sizeof *pass->blocks);
+    Arena shared = {0};
+    if (recompute) {
+        pass->inputs = arena_alloc(arena, (size_t)depth * sizeof *pass->inputs);
+        shared = layout_shared_block(vit, pass, arena);
+    }
+    for (int64_t i = 0; i < depth; i++) {
+        TokenSubset attention = branch_subset(vit, pass, arena, i, DROP_PATH_ATTENTION);
+        TokenSubset ffn = branch_subset(vit, pass, arena, i, DROP_PATH_FFN);
+        if (recompute) arena_reset(&shared, 0);
+        VitBlockActivations acts = vit_block_activations(&vit->blocks[i], recompute ? &shared : arena,
+                                                         pass->input.act, attention, ffn);
+        if (!measuring) pass->blocks[i] = acts;
+        if (!recompute || i == depth - 1) continue;
+        Tensor input = tensor_alloc_2d(arena, DTYPE_F32, pass->pack.tokens, vit->config.embed_dim);
+        if (!measuring) pass->inputs[i] = input;
+    }
+}
+
 VitPass vit_pass(const Vit *vit, const VitInput *input, Arena *arena)
 {
     VitPass pass = {.input = *input};
@@ -141,7 +175,7 @@ VitPass vit_pass(const Vit *vit, const VitInput *input, Arena *arena)
     pass.pack = packed_sequence_make(arena, input->set_count, sequences, tokens_each);
     layout_embeddings(vit, &pass, arena);
 
-    int64_t D = vit->config.embed_dim, depth = vit->config.depth;
+    int64_t D = vit->config.embed_dim;
     pass.x = tensor_alloc_2d(arena, DTYPE_F32, pass.pack.tokens, D);
     if (!input->backward) {
         CHECK(!input->drop_path);
@@ -151,13 +185,7 @@ VitPass vit_pass(const Vit *vit, const VitInput *input, Arena *arena)
         if (!arena_is_measuring(arena)) *pass.blocks = shared;
         return pass;
     }
-    pass.blocks = arena_alloc(arena, (size_t)depth * sizeof *pass.blocks);
-    for (int64_t i = 0; i < depth; i++) {
-        TokenSubset attention = branch_subset(vit, &pass, arena, i, DROP_PATH_ATTENTION);
-        TokenSubset ffn = branch_subset(vit, &pass, arena, i, DROP_PATH_FFN);
-        VitBlockActivations acts = vit_block_activations(&vit->blocks[i], arena, input->act, attention, ffn);
-        if (!arena_is_measuring(arena)) pass.blocks[i] = acts;
-    }
+    layout_blocks(vit, &pass, arena);
     pass.dx = tensor_alloc_2d(arena, DTYPE_F32, pass.pack.tokens, D);
     pass.scratch = vit_block_scratch(&vit->blocks[0], arena, input->act, pass.pack.tokens);
     return pass;

@@ -60,6 +60,7 @@ typedef struct {
     VitCrops sets[PACKED_MAX_SETS];
     Dtype act;        /* of activations: fp32, or bf16 where the weights have reduced copies */
     bool backward;    /* activations are kept for vit_backward */
+    bool recompute;   /* with backward: of each block the input alone is kept, the rest is computed again */
     bool drop_path;   /* stochastic depth at the configured rate */
     uint64_t seed;    /* of its draws, */
     int64_t step;     /* with the step */
@@ -76,7 +77,10 @@ typedef struct {
     Tensor projected[PACKED_MAX_SETS];  /* [sequences * patches, D] */
     Tensor position[PACKED_MAX_SETS];   /* [1 + patches, D]; none: the native embedding itself */
     Tensor position_scratch;            /* [max 1 + patches, D]: gradients of one position embedding */
-    VitBlockActivations *blocks;        /* [depth], or one that all blocks share when nothing is kept */
+    VitBlockActivations *blocks;        /* [depth], or one that all blocks share when nothing is kept; with
+                                           recompute their tensors are views of the same memory */
+    Tensor *inputs;                     /* [depth - 1], each [tokens, D] fp32: inputs of all blocks but the
+                                           last; NULL without recompute */
     Tensor x;                           /* [tokens, D] fp32: residual stream, x_prenorm after the forward */
     Tensor dx;                          /* [tokens, D] fp32: its gradient; none without backward */
     VitBlockScratch scratch;
@@ -113,8 +117,8 @@ void vit_norm_backward(const Vit *vit, const Ops *ops, const Weights *weights, V
                        Tensor dout, Tensor stats, float *grads, const NnHooks *hooks);
 
 /* From pass->dx, the gradient of x_prenorm, to all parameters (added to flat `grads`). dimages: NULL, or per
- * set a tensor like the images that receives their gradient. Overwrites pass->dx and the patch activations.
- */
+ * set a tensor like the images that receives their gradient. Overwrites pass->dx, pass->inputs and the patch
+ * activations. */
 void vit_backward(const Vit *vit, const Ops *ops, const Weights *weights, VitPass *pass, float *grads,
                   const Tensor *dimages, const NnHooks *hooks);
 

@@ -56,6 +56,9 @@ void vit_backward(const Vit *vit, const Ops *ops, const Weights *weights, VitPas
         bool last_of_unit = i == depth - 1 || vit->blocks[i + 1].unit != block->unit;
         bool first_of_unit = i == 0 || vit->blocks[i - 1].unit != block->unit;
         if (last_of_unit) nn_hooks_before(hooks, block->unit, NN_BACKWARD);
+        /* The last block's activations still lie there. */
+        if (pass->inputs && i < depth - 1)
+            vit_block_forward(block, ops, weights, &pass->blocks[i], pass->inputs[i]);
         vit_block_backward(block, ops, weights, &pass->blocks[i], pass->dx, grads, &pass->scratch);
         if (first_of_unit) nn_hooks_after(hooks, block->unit, NN_BACKWARD);
     }

@@ -47,6 +47,7 @@ static VitInput student_input(const SslMetaArch *ssl, const SslStep *step, const
                       .sets = {ssl_step_crops(ssl, step->batch, micro, 0, ssl->do_ibot)},
                       .act = weights_act(&ssl->student_weights[PARAM_BACKBONE]),
                       .backward = true,
+                      .recompute = ssl->config->train.checkpoint_activations == CONFIG_ACTIVATIONS_BLOCK,
                       .drop_path = ssl->config->student.drop_path_rate > 0,
                       .seed = (uint64_t)ssl->config->train.seed,
                       .step = step->batch ? step->batch->step : 0};

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "data/corrupt_list.h"
 #include "run/metrics.h"
 #include "run/progress.h"
 #include "train/collapse_monitor.h"
@@ -22,10 +23,11 @@ typedef struct {
     TrainState *state;
     const TrainLoopOptions *options;
     TrainLoopResult *result;
-    char *config_text; /* owned */
-    char *checkpoints; /* owned: OUTPUT/checkpoints */
-    Loader *loader;    /* owned */
-    Metrics *metrics;  /* owned; rank 0 */
+    char *config_text;    /* owned */
+    char *checkpoints;    /* owned: OUTPUT/checkpoints */
+    Loader *loader;       /* owned */
+    CorruptList *corrupt; /* of the data set; borrowed */
+    Metrics *metrics;     /* owned; rank 0 */
     Progress progress;
     CollapseMonitor collapse;
     int64_t period;     /* iterations between checkpoints */
@@ -33,24 +35,8 @@ typedef struct {
     int64_t last_saved;
     Status written; /* of this rank's metrics; told to the others at the next iteration */
     Error write_error;
+    bool losing_metrics; /* the disk did not take a line, and that is tolerated; rank 0 */
 } Loop;
-
-Status train_loop_resolve_batch(Run *run, Config *config, bool resume, Error *error)
-{
-    if (!resume || config->train.global_batch_size != 0) return STATUS_OK;
-    char *folder = run_folder_path(&run->folder, "checkpoints"), path[CHECKPOINT_PATH_MAX];
-    bool found = false;
-    Log quiet = run->log; /* what it has to say comes when the run resumes */
-    quiet.silent = true;
-    Status status = checkpoint_find_latest(folder, run->comm, &quiet, path, &found, error);
-    memory_free(folder);
-    if (status != STATUS_OK || !found) return status;
-    CheckpointMeta meta = {0};
-    TRY(checkpoint_read_meta(path, &meta, run->comm, error));
-    config->train.global_batch_size = meta.global_batch_size;
-    checkpoint_meta_fini(&meta);
-    return STATUS_OK;
-}
 
 /* Without --no-resume a run continues; with it, earlier checkpoints are moved aside, never deleted. */
 static Status set_aside(const Loop *loop, Error *error)
@@ -76,38 +62,12 @@ static Status set_aside(const Loop *loop, Error *error)
     return comm_agree(loop->run->comm, status, error);
 }
 
-static Status find_start(Loop *loop, Error *error)
+static Status open_metrics(Loop *loop, Error *error)
 {
-    Run *run = loop->run;
-    TrainState *state = loop->state;
-    if (!loop->options->resume) TRY(set_aside(loop, error));
-    TRY(checkpoint_clean(loop->checkpoints, run->comm, error));
-    bool found = false;
-    if (loop->options->resume)
-        TRY(checkpoint_find_latest(loop->checkpoints, run->comm, &run->log, loop->result->checkpoint, &found,
-                                   error));
-    if (!found) {
-        loop->result->checkpoint[0] = '\0';
-        log_info(&run->log, "starting from initial weights, seed %lld", (long long)state->config->train.seed);
-        return STATUS_OK;
-    }
-    TRY(train_state_resume(state, loop->result->checkpoint, loop->options->allow_config_change, error));
-    log_info(&run->log, "resuming after iteration %lld from %s", (long long)state->iteration - 1,
-             loop->result->checkpoint);
-    return STATUS_OK;
-}
-
-/* One message per corrupt picture, from whichever rank met it, through rank 0 or as an error line of its
- * rank. */
-static void report_corrupt(Loop *loop)
-{
-    char line[1024];
-    while (loader_report(loop->loader, line, sizeof line)) {
-        if (comm_rank(loop->run->comm) == 0)
-            log_warning(&loop->run->log, "%s", line);
-        else
-            log_error(&loop->run->log, "%s", line);
-    }
+    char *path = run_folder_path(&loop->run->folder, "training_metrics.json");
+    Status status = metrics_open(&loop->metrics, path, loop->state->iteration, error);
+    memory_free(path);
+    return status;
 }
 
 static Status save(Loop *loop, Error *error)
@@ -123,6 +83,25 @@ static Status save(Loop *loop, Error *error)
     snprintf(loop->result->checkpoint, sizeof loop->result->checkpoint, "%s/model_%07lld.h5",
              loop->checkpoints, (long long)iteration);
     log_info(&loop->run->log, "saved %s in %.2f s", loop->result->checkpoint, clock_seconds() - start);
+    /* Opening the file cuts off what a lost line left of itself. */
+    if (loop->losing_metrics) loop->losing_metrics = open_metrics(loop, NULL) != STATUS_OK;
+    return STATUS_OK;
+}
+
+static bool outlives_errors(const Loop *loop)
+{
+    return loop->state->config->checkpoint.on_error == CONFIG_ON_ERROR_CONTINUE;
+}
+
+/* A failure with training to come: the run goes on where checkpoint.on_error says so, and the next period
+ * tries again. */
+static Status tolerate(Loop *loop, Status status, Error *error)
+{
+    if (status == STATUS_OK || !outlives_errors(loop)) return status;
+    if (comm_rank(loop->run->comm) == 0)
+        log_error(&loop->run->log, "no checkpoint of iteration %lld, training goes on: %s",
+                  (long long)loop->state->iteration - 1, error->text);
+    *error = (Error){0};
     return STATUS_OK;
 }
 
@@ -135,11 +114,25 @@ static Status evaluate(Loop *loop, Error *error)
     snprintf(relative, sizeof relative, "eval/training_%lld/teacher_checkpoint.h5", (long long)iteration);
     char *path = run_folder_path(&loop->run->folder, relative);
     CheckpointState checkpoint = train_state_checkpoint(state, iteration, loop->config_text);
-    Status status = checkpoint_save_teacher(path, &checkpoint, state->comm, error);
+    Status status = tolerate(loop, checkpoint_save_teacher(path, &checkpoint, state->comm, error), error);
     if (status == STATUS_OK && loop->options->evaluate)
         status = loop->options->evaluate(loop->options->evaluate_context, state, iteration, path, error);
     memory_free(path);
     return status;
+}
+
+/* A disk that takes no checkpoint often takes no metrics either. Where that does not end the run, lines are
+ * lost until it takes a checkpoint again. */
+static void tolerate_lost_line(Loop *loop)
+{
+    if (loop->written == STATUS_OK || !outlives_errors(loop)) return;
+    log_error(&loop->run->log,
+              "metrics from iteration %lld to the next checkpoint are lost, training goes on: %s",
+              (long long)loop->state->iteration - 1, loop->write_error.text);
+    metrics_close(loop->metrics);
+    loop->metrics = NULL;
+    loop->losing_metrics = true;
+    loop->written = STATUS_OK;
 }
 
 static void write_metrics(Loop *loop, const TrainStep *step, double iter_time, const Batch *batch)
@@ -188,14 +181,18 @@ static void write_metrics(Loop *loop, const TrainStep *step, double iter_time, c
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
         metrics_line_add(&line, pairs[i].key, pairs[i].value);
     loop->written = metrics_write(loop->metrics, &line, &loop->write_error);
+    tolerate_lost_line(loop);
 }
 
-/* Whether any rank was asked to stop, or cannot go on; agreed, so that all ranks take the same branch. */
+/* Whether any rank was asked to stop, or cannot go on; agreed, so that all ranks take the same branch. Names
+ * corrupt pictures that some rank has met. */
 static Status agree_to_go_on(const Loop *loop, Status local, bool *stop, Error *error)
 {
-    int64_t flags[2] = {local != STATUS_OK, run_stop_requested(loop->run)};
-    comm_all_reduce(loop->run->comm, flags, 2, DTYPE_I64, COMM_MAX, NULL);
+    int64_t flags[3] = {local != STATUS_OK, run_stop_requested(loop->run),
+                        corrupt_list_has_news(loop->corrupt)};
+    comm_all_reduce(loop->run->comm, flags, 3, DTYPE_I64, COMM_MAX, NULL);
     *stop = flags[1] != 0;
+    if (flags[2]) corrupt_list_tell(loop->corrupt, loop->run->comm, &loop->run->log);
     return flags[0] ? comm_agree(loop->run->comm, local, error) : STATUS_OK;
 }
 
@@ -214,7 +211,6 @@ static Status one_iteration(Loop *loop, bool *stop, Error *error)
     double iter_time = clock_seconds() - start;
     write_metrics(loop, &step, iter_time, batch);
     loader_release(loop->loader, batch);
-    report_corrupt(loop);
     if (step.skipped)
         log_warning(&loop->run->log, "iteration %lld: values that are not finite; the step was skipped",
                     (long long)loop->state->iteration - 1);
@@ -243,7 +239,10 @@ static Status iterate(Loop *loop, Error *error)
         TRY(one_iteration(loop, &stop, error));
         stop = stop || (stop_after > 0 && loop->result->iterations >= stop_after);
         bool last = state->iteration == state->total_iterations;
-        if (stop || last || checkpoint_is_due(loop)) TRY(save(loop, error));
+        if (stop || last)
+            TRY(save(loop, error));
+        else if (checkpoint_is_due(loop))
+            TRY(tolerate(loop, save(loop, error), error));
         TRY(evaluate(loop, error));
         loop->progress.last_time = clock_seconds(); /* saving and evaluating are no part of a step */
         if (stop && !last)
@@ -255,22 +254,18 @@ static Status iterate(Loop *loop, Error *error)
     return comm_agree(loop->state->comm, loop->written, error);
 }
 
-static Status prepare(Loop *loop, const DataSet *set, Error *error)
+static Status prepare(Loop *loop, const DataSet *set, const TrainStart *start, Error *error)
 {
     Run *run = loop->run;
     TrainState *state = loop->state;
-    TRY(find_start(loop, error));
-    /* Now that it is in force: with the batch size that was derived. */
-    TRY(run_folder_write(&run->folder, "config.yaml", loop->config_text, error));
+    if (!start->resume) TRY(set_aside(loop, error));
+    TRY(checkpoint_clean(loop->checkpoints, run->comm, error));
+    memcpy(loop->result->checkpoint, start->checkpoint, sizeof start->checkpoint);
     loop->result->first_iteration = state->iteration;
     LoaderParams params = train_data_loader(state->config, &state->groups, state->iteration);
     TRY(comm_agree(run->comm, loader_create(&loop->loader, &params, set, error), error));
     Status opened = STATUS_OK;
-    if (comm_rank(run->comm) == 0) {
-        char *path = run_folder_path(&run->folder, "training_metrics.json");
-        opened = metrics_open(&loop->metrics, path, state->iteration, error);
-        memory_free(path);
-    }
+    if (comm_rank(run->comm) == 0) opened = open_metrics(loop, error);
     TRY(comm_agree(run->comm, opened, error));
     int64_t S = state->groups.groups * state->groups.group_size, G = state->config->crops.global_crops_size;
     int64_t l = state->config->crops.local_crops_size, L = state->config->crops.local_crops_number;
@@ -286,24 +281,26 @@ static Status prepare(Loop *loop, const DataSet *set, Error *error)
     return STATUS_OK;
 }
 
-Status train_loop(Run *run, TrainState *state, const DataSet *set, const TrainLoopOptions *options,
-                  TrainLoopResult *result, Error *error)
+Status train_loop(Run *run, TrainState *state, const DataSet *set, const TrainStart *start,
+                  const TrainLoopOptions *options, TrainLoopResult *result, Error *error)
 {
     *result = (TrainLoopResult){0};
     Loop loop = {.run = run, .state = state, .options = options, .result = result, .last_saved = -1};
+    loop.corrupt = data_set_corrupt(set);
     loop.config_text = config_dump(state->config);
     loop.checkpoints = run_folder_path(&run->folder, "checkpoints");
     loop.period = state->config->checkpoint.period ? state->config->checkpoint.period
                                                    : 3 * state->config->train.OFFICIAL_EPOCH_LENGTH;
     loop.keep_every = state->config->train.saveckp_freq * state->config->train.OFFICIAL_EPOCH_LENGTH;
-    Status status = prepare(&loop, set, error);
+    Status status = prepare(&loop, set, start, error);
     if (status == STATUS_OK) {
         loop.progress = progress_begin(&run->log, "training", state->iteration, state->total_iterations,
                                        PLAIN_LINE_EVERY);
-        double start = clock_seconds();
+        double began = clock_seconds();
         status = iterate(&loop, error);
-        double seconds = clock_seconds() - start;
+        double seconds = clock_seconds() - began;
         progress_end(&loop.progress);
+        corrupt_list_tell_total(loop.corrupt, &run->log, "each was replaced by the next sample");
         result->images_per_s =
             (double)(result->iterations * state->config->train.global_batch_size) / fmax(seconds, 1e-9);
     }

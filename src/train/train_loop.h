@@ -8,7 +8,7 @@
 
 #include "data/data_set.h"
 #include "run/run.h"
-#include "train/train_state.h"
+#include "train/train_start.h"
 
 /* Called every evaluation.eval_period_iterations, after eval/training_<iteration>/teacher_checkpoint.h5
  * (`path`) was written. Collective; its failure ends the run. */
@@ -16,9 +16,7 @@ typedef Status TrainEvaluate(void *context, TrainState *state, int64_t iteration
                              Error *error);
 
 typedef struct {
-    bool resume;              /* from the newest checkpoint of the run folder, if there is one */
-    bool allow_config_change; /* with other keys than the checkpoint's */
-    TrainEvaluate *evaluate;  /* or NULL */
+    TrainEvaluate *evaluate; /* or NULL */
     void *evaluate_context;
 } TrainLoopOptions;
 
@@ -31,12 +29,10 @@ typedef struct {
 } TrainLoopResult;
 
 /* Trains until optim.epochs are done (STATUS_OK), or a stop was requested or train.stop_after_iterations are
- * done (STATUS_REQUEUE, after saving). The run folder is open. Collective over COMM. */
-Status train_loop(Run *run, TrainState *state, const DataSet *set, const TrainLoopOptions *options,
-                  TrainLoopResult *result, Error *error);
-
-/* Settles train.global_batch_size for a run that may resume: 0 becomes the checkpoint's. Before
- * train_state_init. Collective over COMM. */
-Status train_loop_resolve_batch(Run *run, Config *config, bool resume, Error *error);
+ * done (STATUS_REQUEUE, after saving). The state is loaded and the run folder open. A checkpoint that cannot
+ * be written ends the run, or is an error line where checkpoint.on_error says so; the last one must succeed
+ * in any case. Collective over COMM. */
+Status train_loop(Run *run, TrainState *state, const DataSet *set, const TrainStart *start,
+                  const TrainLoopOptions *options, TrainLoopResult *result, Error *error);
 
 #endif

@@ -179,6 +179,7 @@ CheckpointState train_state_checkpoint(TrainState *state, int64_t iteration, cha
     s.meta = (CheckpointMeta){.iteration = iteration,
                               .optimizer_step = state->optimizer.steps,
                               .loss_scale = 1.0,
+                              .bad_steps = state->bad_steps,
                               .global_batch_size = c->train.global_batch_size,
                               .samples_seen = (iteration + 1) * c->train.global_batch_size,
                               .seed = c->train.seed,
@@ -225,21 +226,67 @@ Status train_state_resume(TrainState *state, const char *path, bool allow_change
     TRY(checkpoint_load(path, &saved, state->comm, error));
     state->iteration = saved.meta.iteration + 1;
     state->optimizer.steps = saved.meta.optimizer_step;
+    state->bad_steps = saved.meta.bad_steps;
     checkpoint_meta_fini(&saved.meta);
     ssl_meta_arch_refresh(&state->ssl);
     return STATUS_OK;
 }
 
+/* Recognised by the name, for a better answer than "not an HDF5 file". */
+static Status check_format(const char *path, Error *error)
+{
+    static const char *const others[] = {".safetensors", ".pth", ".pt", ".bin"};
+    size_t length = strlen(path);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        size_t ending = strlen(others[i]);
+        if (length > ending && strcmp(path + length - ending, others[i]) == 0)
+            return status_fail(error, STATUS_INPUT,
+                               "student.pretrained_weights: %s: expected an HDF5 checkpoint of this program; "
+                               "%s files cannot be read",
+                               path, others[i]);
+    }
+    return STATUS_OK;
+}
+
+Status train_state_load_pretrained(TrainState *state, const char *path, Error *error)
+{
+    SslMetaArch *ssl = &state->ssl;
+    TRY(check_format(path, error)); /* the same on all ranks */
+    Status status =
+        checkpoint_load_backbone(path, CHECKPOINT_TEACHER, &ssl->table, ssl->student, state->comm, error);
+    if (status != STATUS_OK) return status_prefix(error, status, "student.pretrained_weights");
+    memcpy(ssl->teacher, ssl->student, (size_t)ssl->table.flat_count * sizeof *ssl->teacher);
+    ssl_meta_arch_refresh(ssl);
+    return STATUS_OK;
+}
+
+/* "backbone bf16, dino_head fp32 (fp16 asked), ..." */
+static void describe_precision(const ConfigPrecisions *asked, const Weights *weights, char *text, size_t size)
+{
+    const ConfigPrecision *by_module[PARAM_MODULE_COUNT] = {[PARAM_BACKBONE] = &asked->backbone,
+                                                            [PARAM_DINO_HEAD] = &asked->dino_head,
+                                                            [PARAM_IBOT_HEAD] = &asked->ibot_head};
+    size_t used = 0;
+    for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
+        Dtype wanted = by_module[m]->mixed_precision.param_dtype, act = weights_act(&weights[m]);
+        int length = snprintf(text + used, size - used, "%s%s %s", m ? ", " : "",
+                              param_module_name((ParamModule)m), dtype_name(act));
+        used += (size_t)length;
+        if (wanted == act) continue;
+        length = snprintf(text + used, size - used, " (%s asked)", dtype_name(wanted));
+        used += (size_t)length;
+    }
+}
+
 void train_state_log_precision(const TrainState *state, Log *log)
 {
-    const ConfigPrecision *student = &state->config->compute_precision.student.backbone;
-    const ConfigPrecision *teacher = &state->config->compute_precision.teacher.backbone;
-    log_info(log,
-             "backbone products: student in %s (%s asked), teacher in %s (%s asked); everything else in fp32",
-             dtype_name(weights_act(&state->ssl.student_weights[PARAM_BACKBONE])),
-             dtype_name(student->mixed_precision.param_dtype),
-             dtype_name(weights_act(&state->ssl.teacher_weights[PARAM_BACKBONE])),
-             dtype_name(teacher->mixed_precision.param_dtype));
+    char student[160], teacher[160];
+    const SslMetaArch *ssl = &state->ssl;
+    describe_precision(&state->config->compute_precision.student, ssl->student_weights, student,
+                       sizeof student);
+    describe_precision(&state->config->compute_precision.teacher, ssl->teacher_weights, teacher,
+                       sizeof teacher);
+    log_info(log, "products: student %s; teacher %s; everything else in fp32", student, teacher);
 }
 
 void train_state_log_memory(const TrainState *state, size_t batch_bytes, Log *log)

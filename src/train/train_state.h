@@ -58,6 +58,12 @@ CheckpointState train_state_checkpoint(TrainState *state, int64_t iteration, cha
  * not differ do not, unless allow_change. STATUS_INPUT naming what is wrong. Collective over COMM. */
 Status train_state_resume(TrainState *state, const char *path, bool allow_change, Error *error);
 
+/* A fresh start from other weights: the teacher's backbone in that checkpoint becomes the backbone of student
+ * and teacher; heads, moments and counters stay. STATUS_INPUT naming file and tensor when it does not fit in
+ * every tensor, the grid of the position embedding included. Collective over COMM.
+ * DEVIATION: the reference loads what fits and keeps quiet about the rest (strict=False). */
+Status train_state_load_pretrained(TrainState *state, const char *path, Error *error);
+
 /* One log line: the types that products are really made in, beside those that the configuration asks for (a
  * CPU computes fp16 in fp32, and bf16 too where the processor does not multiply it). */
 void train_state_log_precision(const TrainState *state, Log *log);

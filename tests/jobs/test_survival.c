@@ -20,15 +20,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LIMIT_SECONDS = 60, PATH_BYTES = 300, WORDS_MAX = 24, KILLS = 10, FILE_LIMIT = 256 << 10 };
+enum { LIMIT_SECONDS = 60, KILLS = 10, FILE_LIMIT = 256 << 10 };
 
 static TempFolder temp;
 
 static void set_up(void)
 {
-    temp = temp_folder_create();
-    temp_folder_write(&temp, "tiny.yaml", TRAIN_SUPPORT_CONFIG);
-    setenv("OMPI_MCA_odls_base_sigkill_timeout", "0", 1); /* no rank here needs a second to clean up */
+    temp = train_support_folder();
 }
 
 static void tear_down(void)
@@ -40,29 +38,9 @@ TestSuite(survival, .init = set_up, .fini = tear_down, .timeout = 240);
 
 /* --- running --- */
 
-typedef struct {
-    char text[PATH_BYTES];
-} Path;
-
-static Path in_folder(const char *run, const char *relative)
-{
-    Path path;
-    snprintf(path.text, sizeof path.text, "%s/%s%s%s", temp.path, run, *relative ? "/" : "", relative);
-    return path;
-}
-
-#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
-
-/* `pretrain` in the folder `run`; ranks 0: without mpirun. */
 static Process start(int ranks, const char *run, const char *const *words)
 {
-    Path output = in_folder(run, ""), config = in_folder("tiny.yaml", "");
-    const char *all[WORDS_MAX + 1] = {"pretrain", "--config-file", config.text, "--output-dir", output.text};
-    for (int count = 5; words && *words; words++) {
-        cr_assert(count < WORDS_MAX);
-        all[count++] = *words;
-    }
-    return process_start_dinobatch(ranks, all);
+    return train_support_pretrain(&temp, ranks, run, words);
 }
 
 static int count_text(const char *text, const char *wanted)
@@ -103,16 +81,9 @@ static long last_iteration(const char *run)
     return iteration;
 }
 
-static Path checkpoint_path(const char *run, long iteration)
-{
-    char name[64];
-    snprintf(name, sizeof name, "checkpoints/model_%07ld.h5", iteration);
-    return in_folder(run, name);
-}
-
 static bool has_temporary_file(const char *run)
 {
-    Path folder = in_folder(run, "checkpoints");
+    TempPath folder = temp_folder_in(&temp, "%s/checkpoints", run);
     DIR *all = opendir(folder.text);
     bool found = false;
     for (struct dirent *entry; all && (entry = readdir(all));)
@@ -130,8 +101,7 @@ static void pause_seconds(double seconds)
 
 static void expect_same_bits(const char *run_a, const char *run_b, long iteration)
 {
-    Path a = checkpoint_path(run_a, iteration), b = checkpoint_path(run_b, iteration);
-    TrainDifference d = train_support_checkpoints_differ(a.text, b.text, NULL);
+    TrainDifference d = train_support_runs_differ(&temp, run_a, run_b, iteration);
     cr_expect(d.tensors > 100 && d.differing_bits == 0, "%lld of %lld tensors differ",
               (long long)d.differing_bits, (long long)d.tensors);
 }
@@ -199,11 +169,11 @@ Test(survival, kill_in_the_middle_of_a_save_leaves_the_last_complete_checkpoint_
         Error error = {0};
         long after = last_iteration("run");
         cr_assert(after > before, "round %d: %ld, then %ld", round, before, after);
-        Path last = checkpoint_path("run", after);
+        TempPath last = train_support_checkpoint(&temp, "run", after);
         cr_expect_eq(h5_check_file(last.text, "checkpoint", H5_CHECK_CHECKSUMS, NULL, &error), STATUS_OK,
                      "round %d: %s", round, error.text);
     }
-    Path last = checkpoint_path("run", last_iteration("run"));
+    TempPath last = train_support_checkpoint(&temp, "run", last_iteration("run"));
     Process validate = process_start_dinobatch(0, WORDS("validate", last.text));
     expect_end(&validate, 0, NULL);
     const char *const one_more[] = {words[0], words[1], words[2], "train.stop_after_iterations=1", NULL};
@@ -228,7 +198,7 @@ Test(survival, full_disk_ends_the_run_and_spares_the_checkpoint_before)
         cr_expect(!has_temporary_file(run));
         Error error = {0};
         long saved = last_iteration(run);
-        Path last = checkpoint_path(run, saved);
+        TempPath last = train_support_checkpoint(&temp, run, saved);
         cr_assert(saved >= 4);
         cr_expect_eq(h5_check_file(last.text, "checkpoint", H5_CHECK_CHECKSUMS, NULL, &error), STATUS_OK,
                      "%s", error.text);
@@ -238,7 +208,74 @@ Test(survival, full_disk_ends_the_run_and_spares_the_checkpoint_before)
     }
 }
 
+/* Ends a run whose disk is full again after a while; `lifted`: it has room for the last save. */
+static void go_on_with_full_disk(const char *run, int rank, bool lifted)
+{
+    Process process = start(2, run,
+                            WORDS("optim.epochs=5", "checkpoint.period=5",
+                                  "evaluation.eval_period_iterations=35", "checkpoint.on_error=continue"));
+    cr_assert(process_wait_for_error_text(&process, "saved ", 30));
+    struct rlimit old, limit;
+    pid_t target = process_of_rank(&process, rank, 5);
+    cr_assert(target > 0 && prlimit(target, RLIMIT_FSIZE, NULL, &old) == 0);
+    limit = old;
+    limit.rlim_cur = 4096; /* rank 0 cannot write metrics either */
+    cr_assert_eq(prlimit(target, RLIMIT_FSIZE, &limit, NULL), 0);
+    cr_assert(process_wait_for_error_text(&process, ".tmp: cannot write", 30));
+    if (lifted) cr_assert_eq(prlimit(target, RLIMIT_FSIZE, &old, NULL), 0);
+    ProcessResult result = process_finish(&process, LIMIT_SECONDS);
+    cr_expect_eq(result.exit_status, lifted ? 0 : 1, "exit %d: %s", result.exit_status, result.err);
+    int failures = count_text(result.err, "error: no checkpoint of iteration "),
+        lost = count_text(result.err, "error: metrics from iteration ");
+    cr_expect(failures >= 1 && lost == (rank == 0), "%s", result.err);
+    cr_expect_eq(count_text(result.err, "File too large"), failures + lost + !lifted, "%s", result.err);
+    cr_expect_eq(count_text(result.err, "error: "), failures + lost + !lifted, "%s", result.err);
+    process_result_fini(&result);
+}
+
+Test(survival, full_disk_is_outlived_where_the_configuration_says_so)
+{
+    Error error = {0};
+    for (int rank = 0; rank < 2; rank++) {
+        char run[16];
+        snprintf(run, sizeof run, "run%d", rank);
+        bool lifted = rank == 0;
+        go_on_with_full_disk(run, rank, lifted);
+        long saved = last_iteration(run);
+        cr_expect(lifted ? saved == 49 : saved >= 4 && saved < 49, "%ld", saved);
+        TempPath last = train_support_checkpoint(&temp, run, saved);
+        cr_expect_eq(h5_check_file(last.text, "checkpoint", H5_CHECK_CHECKSUMS, NULL, &error), STATUS_OK,
+                     "%s", error.text);
+        cr_expect(!has_temporary_file(run));
+        TempPath folder = temp_folder_in(&temp, "%s", run);
+        cr_expect_eq(train_support_losses_differ(folder.text, folder.text, 5), 0.0,
+                     "the metrics are readable");
+        char relative[64];
+        snprintf(relative, sizeof relative, "%s/training_metrics.json", run);
+        char *metrics = temp_folder_read(&temp, relative);
+        cr_expect(!lifted || strstr(metrics, "\"iteration\": 49"), "metrics go on with the checkpoints");
+        temp_folder_free_text(metrics);
+    }
+}
+
 /* --- what a run does not go on with --- */
+
+/* Names, sizes and times of everything in a run folder, to see that nothing was touched. Owned. */
+static ProcessResult list_files(const char *run)
+{
+    TempPath folder = temp_folder_in(&temp, "%s", run);
+    ProcessResult list = process_run(WORDS("find", folder.text, "-printf", "%P %s %T@\n"), LIMIT_SECONDS);
+    cr_assert(list.exit_status == 0 && strstr(list.out, "config.yaml"), "%s", list.err);
+    return list;
+}
+
+static void expect_untouched(const char *run, ProcessResult *before)
+{
+    ProcessResult after = list_files(run);
+    cr_expect_str_eq(before->out, after.out);
+    process_result_fini(before);
+    process_result_fini(&after);
+}
 
 /* Two steps, a checkpoint after each. */
 static const char *const TWO_STEPS[] = {"checkpoint.period=1", "train.stop_after_iterations=2", NULL};
@@ -251,6 +288,7 @@ static void with_two_steps(const char *word, const char *option, int status, con
 Test(survival, other_configurations_are_refused_unless_allowed)
 {
     pretrain(0, "run", TWO_STEPS, 75, "starting from initial weights");
+    ProcessResult before = list_files("run");
     with_two_steps("optim.weight_decay=0.1", NULL, 2, "optim.weight_decay (0.04, now 0.1)");
     with_two_steps("student.depth=2", NULL, 2, "student.depth (3, now 2)");
     with_two_steps("student.depth=2", "--allow-config-change", 2,
@@ -258,8 +296,12 @@ Test(survival, other_configurations_are_refused_unless_allowed)
     with_two_steps(
         "dino.head_n_prototypes=48", "--allow-config-change", 2,
         "another architecture: /student/dino_head/last_layer/weight_g is [64, 1] there, [48, 1] here");
-    cr_expect_eq(last_iteration("run"), 1, "refusals change nothing");
+    expect_untouched("run", &before);
     with_two_steps("optim.weight_decay=0.1", "--allow-config-change", 75, "resuming after iteration 1");
+    char *log = temp_folder_read(&temp, "run/log.txt");
+    cr_expect(strstr(log, "resuming after iteration 1") && strstr(log, "400 images, 10 classes"),
+              "log.txt has what was said before it was open: %s", log);
+    temp_folder_free_text(log);
     with_two_steps("optim.weight_decay=0.1", NULL, 75, "resuming after iteration 3");
     with_two_steps("train.micro_batch_size=5", "optim.weight_decay=0.1", 75, "resuming after iteration 5");
 }
@@ -273,7 +315,7 @@ Test(survival, no_resume_sets_earlier_checkpoints_aside)
         "checkpoints/model_0000001.h5", "checkpoints.earlier-1/model_0000001.h5",
         "checkpoints.earlier-2/model_0000001.h5", "checkpoints.earlier-2/last_checkpoint"};
     for (int i = 0; i < 4; i++) {
-        Path path = in_folder("run", files[i]);
+        TempPath path = temp_folder_in(&temp, "run/%s", files[i]);
         cr_expect_eq(access(path.text, F_OK), 0, "%s", path.text);
     }
 }
@@ -281,21 +323,24 @@ Test(survival, no_resume_sets_earlier_checkpoints_aside)
 Test(survival, damaged_checkpoints_are_passed_over_or_named)
 {
     pretrain(0, "run", TWO_STEPS, 75, NULL);
-    Path newest = checkpoint_path("run", 1), older = checkpoint_path("run", 0);
+    TempPath newest = train_support_checkpoint(&temp, "run", 1),
+             older = train_support_checkpoint(&temp, "run", 0);
     struct stat facts;
     cr_assert_eq(stat(newest.text, &facts), 0);
     cr_assert_eq(truncate(newest.text, facts.st_size / 2), 0);
     with_two_steps(NULL, NULL, 75, "resuming after iteration 0");
 
     /* one byte in the middle of the tensors: the structure is whole, the bytes are not */
-    Path last = checkpoint_path("run", last_iteration("run"));
+    TempPath last = train_support_checkpoint(&temp, "run", last_iteration("run"));
     int fd = open(last.text, O_RDWR);
     unsigned char byte;
     cr_assert(fd >= 0 && pread(fd, &byte, 1, facts.st_size / 2) == 1);
     byte ^= 1;
     cr_assert_eq(pwrite(fd, &byte, 1, facts.st_size / 2), 1);
     close(fd);
+    ProcessResult before = list_files("run");
     pretrain(2, "run", TWO_STEPS, 2, "damaged: crc32 is");
+    expect_untouched("run", &before);
 
     cr_assert_eq(truncate(older.text, 100), 0);
     cr_assert_eq(truncate(newest.text, 0), 0);

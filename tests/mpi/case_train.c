@@ -10,38 +10,46 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The configuration in argument 1 with the key=value words from argument 2 on; --allow-config-change and
- * --no-resume among them are options. */
-static Status read_words(MpiCase *c, Config *config, TrainLoopOptions *options)
+/* The configuration in argument 1 with the key=value words from argument 2 on; --allow-config-change among
+ * them is an option. */
+static Status read_words(MpiCase *c, Config *config, bool *allow_change)
 {
-    *options = (TrainLoopOptions){.resume = true};
+    *allow_change = false;
     config_init(config);
     TRY(config_load_file(config, c->argv[1], &c->error));
     for (int i = 2; i < c->argc; i++) {
         if (strcmp(c->argv[i], "--allow-config-change") == 0)
-            options->allow_config_change = true;
-        else if (strcmp(c->argv[i], "--no-resume") == 0)
-            options->resume = false;
+            *allow_change = true;
         else
             TRY(config_override(config, c->argv[i], &c->error));
     }
+    TRY(config_override_text(config, "train.output_dir", c->argv[0], "argument 0", &c->error));
     return config_check(config, &c->error);
 }
 
-static Status train(MpiCase *c, Config *config, const TrainLoopOptions *options)
+static Status begin(MpiCase *c, TrainStart *start, TrainState *state, Config *config, bool allow_change)
 {
-    DataSet *set = NULL;
-    TRY(comm_agree(c->comm, data_set_create(&set, config->train.dataset_path, &c->error), &c->error));
+    Log *log = &c->run->log;
+    TRY(train_start_find(start, config, true, c->comm, log, &c->error));
+    TRY(comm_agree(c->comm, train_state_init(state, config, c->comm, 1, &c->error), &c->error));
+    TRY(train_start_load(start, state, allow_change, log, &c->error));
     char *text = config_dump(config);
     Status status = run_open_folder(c->run, c->argv[0], text, "cpu", &c->error);
     memory_free(text);
-    if (status == STATUS_OK) status = train_loop_resolve_batch(c->run, config, options->resume, &c->error);
+    return status;
+}
+
+static Status train(MpiCase *c, Config *config, bool allow_change)
+{
+    DataSet *set = NULL;
+    TRY(comm_agree(c->comm, data_set_create(&set, config->train.dataset_path, &c->error), &c->error));
+    TrainStart start;
     TrainState state = {0};
-    if (status == STATUS_OK)
-        status = comm_agree(c->comm, train_state_init(&state, config, c->comm, 1, &c->error), &c->error);
+    Status status = begin(c, &start, &state, config, allow_change);
     if (status == STATUS_OK) {
         TrainLoopResult result;
-        status = train_loop(c->run, &state, set, options, &result, &c->error);
+        TrainLoopOptions options = {0};
+        status = train_loop(c->run, &state, set, &start, &options, &result, &c->error);
         EXPECT(c, status != STATUS_OK || state.iteration == state.total_iterations);
         EXPECT(c, status == STATUS_FAILED || isfinite(result.final_loss));
     }
@@ -54,9 +62,9 @@ static Status train(MpiCase *c, Config *config, const TrainLoopOptions *options)
 Status case_train(MpiCase *c)
 {
     Config config;
-    TrainLoopOptions options;
-    Status status = read_words(c, &config, &options);
-    if (status == STATUS_OK) status = train(c, &config, &options);
+    bool allow_change;
+    Status status = read_words(c, &config, &allow_change);
+    if (status == STATUS_OK) status = train(c, &config, allow_change);
     config_fini(&config);
     return status;
 }
@@ -66,13 +74,12 @@ Status case_train(MpiCase *c)
 Status case_train_poison(MpiCase *c)
 {
     Config config;
-    TrainLoopOptions options;
+    bool found, allow_change;
     TrainState state = {0};
     char folder[CHECKPOINT_PATH_MAX], path[CHECKPOINT_PATH_MAX];
-    bool found;
     snprintf(folder, sizeof folder, "%s/checkpoints", c->argv[0]);
     c->argc = 2;
-    Status status = read_words(c, &config, &options);
+    Status status = read_words(c, &config, &allow_change);
     if (status == STATUS_OK) status = train_state_init(&state, &config, c->comm, 1, &c->error);
     if (status == STATUS_OK)
         status = checkpoint_find_latest(folder, c->comm, &c->run->log, path, &found, &c->error);

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LIMIT_SECONDS = 60, PATH_BYTES = 300, WORDS_MAX = 16 };
+enum { LIMIT_SECONDS = 60, WORDS_MAX = 16 };
 
 static const double LOSSES_5 = 1e-6, LOSSES_20 = 1e-5, TENSORS = 1e-3;
 
@@ -22,9 +22,7 @@ static TempFolder temp;
 
 static void set_up(void)
 {
-    temp = temp_folder_create();
-    temp_folder_write(&temp, "tiny.yaml", TRAIN_SUPPORT_CONFIG);
-    setenv("OMPI_MCA_odls_base_sigkill_timeout", "0", 1); /* no rank here needs a second to clean up */
+    temp = train_support_folder();
 }
 
 static void tear_down(void)
@@ -34,25 +32,12 @@ static void tear_down(void)
 
 TestSuite(train, .init = set_up, .fini = tear_down, .timeout = 120);
 
-typedef struct {
-    char path[PATH_BYTES];
-} Path;
-
-static Path in_folder(const char *run, const char *relative)
-{
-    Path path;
-    snprintf(path.path, sizeof path.path, "%s/%s%s%s", temp.path, run, *relative ? "/" : "", relative);
-    return path;
-}
-
-#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
-
 /* Trains in the folder `run` and expects that exit status; standard error must hold `text` unless NULL. */
 static void train(int ranks, const char *run, const char *const *common, const char *const *words, int status,
                   const char *text)
 {
-    Path output = in_folder(run, ""), config = in_folder("tiny.yaml", "");
-    const char *all[WORDS_MAX + 1] = {output.path, config.path};
+    TempPath output = temp_folder_in(&temp, "%s", run), config = temp_folder_in(&temp, "tiny.yaml");
+    const char *all[WORDS_MAX + 1] = {output.text, config.text};
     int count = 2;
     for (; common && *common; common++)
         all[count++] = *common;
@@ -69,28 +54,27 @@ static void train(int ranks, const char *run, const char *const *common, const c
 /* Two runs, after 10 and after 20 steps; the folder "start" has the initial weights. */
 static void expect_equal_within_rounding(const char *run_a, const char *run_b)
 {
-    Path a = in_folder(run_a, ""), b = in_folder(run_b, ""),
-         start = in_folder("start", "checkpoints/model_0000000.h5");
-    double five = train_support_losses_differ(a.path, b.path, 5),
-           twenty = train_support_losses_differ(a.path, b.path, 20);
+    TempPath a = temp_folder_in(&temp, "%s", run_a), b = temp_folder_in(&temp, "%s", run_b),
+             start = train_support_checkpoint(&temp, "start", 0);
+    double five = train_support_losses_differ(a.text, b.text, 5),
+           twenty = train_support_losses_differ(a.text, b.text, 20);
     cr_expect(five >= 0 && five < LOSSES_5, "%s and %s: losses differ by %g in 5 steps", run_a, run_b, five);
     cr_expect(twenty >= 0 && twenty < LOSSES_20, "%s and %s: losses differ by %g in 20 steps", run_a, run_b,
               twenty);
-    static const char *const files[] = {"checkpoints/model_0000009.h5", "checkpoints/model_0000019.h5"};
-    for (int i = 0; i < 2; i++) {
-        Path file_a = in_folder(run_a, files[i]), file_b = in_folder(run_b, files[i]);
-        TrainDifference d = train_support_checkpoints_differ(file_a.path, file_b.path, start.path);
+    for (long iteration = 9; iteration <= 19; iteration += 10) {
+        TempPath file_a = train_support_checkpoint(&temp, run_a, iteration),
+                 file_b = train_support_checkpoint(&temp, run_b, iteration);
+        TrainDifference d = train_support_checkpoints_differ(file_a.text, file_b.text, start.text);
         cr_expect(d.tensors > 100 && d.worst < TENSORS, "%s and %s: %s differs by %g of its update", run_a,
                   run_b, d.tensor, d.worst);
     }
 }
 
-static void expect_same_bits(const char *run_a, const char *run_b, const char *file)
+static void expect_same_bits(const char *run_a, const char *run_b)
 {
-    Path a = in_folder(run_a, file), b = in_folder(run_b, file);
-    TrainDifference d = train_support_checkpoints_differ(a.path, b.path, NULL);
-    cr_expect(d.tensors > 100 && d.differing_bits == 0, "%s and %s: %lld of %lld tensors of %s differ", run_a,
-              run_b, (long long)d.differing_bits, (long long)d.tensors, file);
+    TrainDifference d = train_support_runs_differ(&temp, run_a, run_b, 19);
+    cr_expect(d.tensors > 100 && d.differing_bits == 0, "%s and %s: %lld of %lld tensors differ", run_a,
+              run_b, (long long)d.differing_bits, (long long)d.tensors);
 }
 
 /* Learning rate 0 in the first step of the warm-up: what it saves are the initial weights. */
@@ -110,7 +94,7 @@ static void expect_independent_of(const char *const *common, const Dealing *deal
     save_start(common);
     train(1, "one", common, NULL, 0, NULL);
     train(1, "again", common, NULL, 0, NULL);
-    expect_same_bits("one", "again", "checkpoints/model_0000019.h5");
+    expect_same_bits("one", "again");
     for (size_t i = 0; i < count; i++) {
         char run[32], micro[64];
         snprintf(run, sizeof run, "n%d-m%s", dealings[i].ranks, dealings[i].micro);
@@ -138,26 +122,75 @@ Test(train, shared_head_centering_and_global_koleo_are_as_independent)
 
 Test(train, the_same_ranks_give_the_same_bits_and_so_does_resuming)
 {
-    static const char last[] = "checkpoints/model_0000019.h5";
     static const char centering[] = "train.centering=centering";
     save_start(WORDS(centering));
     train(2, "whole", WORDS(centering), NULL, 0, NULL);
     train(2, "again", WORDS(centering), WORDS("train.num_workers=2"), 0, NULL);
-    expect_same_bits("whole", "again", last);
+    expect_same_bits("whole", "again");
 
     train(2, "halves", WORDS(centering), WORDS("train.stop_after_iterations=10"), 75,
           "stopped after iteration 10 of 20");
-    Path halves = in_folder("halves", ""), moved = in_folder("moved", "");
-    ProcessResult copy = process_run(WORDS("cp", "-r", halves.path, moved.path), LIMIT_SECONDS);
+    TempPath halves = temp_folder_in(&temp, "halves"), moved = temp_folder_in(&temp, "moved");
+    ProcessResult copy = process_run(WORDS("cp", "-r", halves.text, moved.text), LIMIT_SECONDS);
     cr_assert_eq(copy.exit_status, 0, "%s", copy.err);
     process_result_fini(&copy);
-    train(2, "halves", WORDS(centering), NULL, 0, "resuming after iteration 9");
-    expect_same_bits("whole", "halves", last);
-    Path whole = in_folder("whole", "");
-    cr_expect_eq(train_support_losses_differ(whole.path, halves.path, 20), 0.0);
+    train(2, "halves", WORDS(centering), WORDS("train.checkpoint_activations=block"), 0,
+          "resuming after iteration 9");
+    expect_same_bits("whole", "halves");
+    TempPath whole = temp_folder_in(&temp, "whole");
+    cr_expect_eq(train_support_losses_differ(whole.text, halves.text, 20), 0.0);
 
     train(3, "moved", WORDS(centering), WORDS("train.micro_batch_size=6", "train.num_workers=1"), 0, NULL);
     expect_equal_within_rounding("whole", "moved");
+}
+
+/* --- bf16 against fp32 --- */
+
+#define ALL_IN(type)                                                             \
+    "compute_precision.student.backbone.mixed_precision.param_dtype=" type,      \
+        "compute_precision.student.dino_head.mixed_precision.param_dtype=" type, \
+        "compute_precision.student.ibot_head.mixed_precision.param_dtype=" type, \
+        "compute_precision.teacher.backbone.mixed_precision.param_dtype=" type,  \
+        "compute_precision.teacher.dino_head.mixed_precision.param_dtype=" type, \
+        "compute_precision.teacher.ibot_head.mixed_precision.param_dtype=" type
+
+/* Each loss of each of the 20 steps. The largest of the shares goes to the output, so that a slow drift
+ * towards the limit is seen. */
+static double expect_losses_within(const char *run_a, const char *run_b, double limit)
+{
+    static const double KOLEO_FLOOR = 0.1; /* it starts near 0.2 and passes through zero */
+    TempPath a = temp_folder_in(&temp, "%s", run_a), b = temp_folder_in(&temp, "%s", run_b);
+    double worst = 0;
+    for (int k = 0; k < TRAIN_SUPPORT_LOSSES; k++) {
+        const char *key = TRAIN_SUPPORT_LOSS_KEYS[k];
+        double floor = strcmp(key, "koleo_loss") == 0 ? KOLEO_FLOOR : 0.0;
+        double apart = train_support_loss_differs(a.text, b.text, key, 20, floor);
+        cr_expect(apart >= 0 && apart < limit, "%s and %s: %s differs by %g", run_a, run_b, key, apart);
+        cr_log_info("%s and %s: %s differs by %g", run_a, run_b, key, apart);
+        if (apart > worst) worst = apart;
+    }
+    return worst;
+}
+
+Test(train, bf16_stays_within_two_percent_of_fp32)
+{
+    static const double LIMIT = 0.02, ROUNDING = 1e-5;
+    train(1, "fp32-1", WORDS(ALL_IN("fp32")), NULL, 0, "student backbone fp32");
+    train(1, "bf16-1", WORDS(ALL_IN("bf16")), NULL, 0, "student backbone");
+    char *log = temp_folder_read(&temp, "bf16-1/log.txt");
+    bool multiplied = strstr(log, "student backbone bf16, dino_head bf16, ibot_head bf16") != NULL;
+    temp_folder_free_text(log);
+    cr_assert(multiplied || !getenv("CI"), "this processor does not multiply bf16");
+    if (!multiplied) cr_skip_test("this processor does not multiply bf16");
+    train(2, "fp32-2", WORDS(ALL_IN("fp32")), NULL, 0, NULL);
+    train(2, "bf16-2", WORDS(ALL_IN("bf16")), NULL, 0, NULL);
+    static const char *const pairs[][2] = {
+        {"fp32-1", "bf16-1"}, {"fp32-2", "bf16-2"}, {"fp32-1", "bf16-2"}, {"bf16-1", "bf16-2"}};
+    for (int i = 0; i < 3; i++) {
+        double worst = expect_losses_within(pairs[i][0], pairs[i][1], LIMIT);
+        cr_expect(worst > ROUNDING, "%s was computed in fp32", pairs[i][1]);
+    }
+    expect_losses_within(pairs[3][0], pairs[3][1], LIMIT);
 }
 
 /* The batch of the run stays, whatever number of ranks goes on with it. */
@@ -172,13 +205,13 @@ Test(train, resuming_keeps_the_global_batch)
 Test(train, a_nan_ends_the_run_and_says_where)
 {
     static const char *const roles[] = {"student", "teacher"};
-    Path config = in_folder("tiny.yaml", "");
+    TempPath config = temp_folder_in(&temp, "tiny.yaml");
     for (int i = 0; i < 2; i++) {
         char expected[240];
-        Path run = in_folder(roles[i], "");
+        TempPath run = temp_folder_in(&temp, "%s", roles[i]);
         train(1, roles[i], NULL, WORDS("train.stop_after_iterations=3"), 75, NULL);
         ProcessResult poison =
-            process_run_case(1, "train_poison", WORDS(run.path, config.path, roles[i]), LIMIT_SECONDS);
+            process_run_case(1, "train_poison", WORDS(run.text, config.text, roles[i]), LIMIT_SECONDS);
         cr_assert_eq(poison.exit_status, 0, "%s", poison.err);
         char name[100];
         const char *said = strstr(poison.err, "poisoned ");
@@ -191,10 +224,8 @@ Test(train, a_nan_ends_the_run_and_says_where)
         /* two of them may be skipped, but not three in a row */
         train(1, roles[i], WORDS("train.skip_bad_steps=2", "--allow-config-change"), NULL, 1,
               "iteration 5: dino_global_crops_loss is not finite");
-        Path good = in_folder(roles[i], "checkpoints/model_0000002.h5"),
-             newer = in_folder(roles[i], "checkpoints/model_0000003.h5");
-        cr_expect_eq(access(good.path, F_OK), 0);
-        cr_expect_neq(access(newer.path, F_OK), 0);
+        cr_expect_eq(access(train_support_checkpoint(&temp, roles[i], 2).text, F_OK), 0);
+        cr_expect_neq(access(train_support_checkpoint(&temp, roles[i], 3).text, F_OK), 0);
         process_result_fini(&poison);
     }
 }
@@ -202,13 +233,9 @@ Test(train, a_nan_ends_the_run_and_says_where)
 /* train.saveckp_freq in epochs of 10 steps: those after steps 10 and 20 stay, of the others the newest. */
 Test(train, checkpoints_of_chosen_epochs_stay_for_ever)
 {
-    static const char *const files[] = {"0000004", "0000009", "0000014", "0000019"};
-    static const bool stays[] = {false, true, false, true};
     train(1, "run", NULL, WORDS("checkpoint.period=5", "checkpoint.keep=1", "train.saveckp_freq=1"), 0, NULL);
-    for (int i = 0; i < 4; i++) {
-        char name[64];
-        snprintf(name, sizeof name, "checkpoints/model_%s.h5", files[i]);
-        Path path = in_folder("run", name);
-        cr_expect_eq(access(path.path, F_OK) == 0, stays[i], "%s", name);
+    for (long iteration = 4; iteration <= 19; iteration += 5) {
+        TempPath path = train_support_checkpoint(&temp, "run", iteration);
+        cr_expect_eq(access(path.text, F_OK) == 0, iteration == 9 || iteration == 19, "%s", path.text);
     }
 }

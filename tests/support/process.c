@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,6 +32,11 @@ static void set_mpirun_environment(void)
     setenv("OMPI_MCA_rmaps_base_oversubscribe", "1", 0);
     setenv("OMPI_MCA_hwloc_base_binding_policy", "none", 0);
     setenv("OMP_NUM_THREADS", "1", 0);
+}
+
+void process_end_ranks_at_once(void)
+{
+    setenv("OMPI_MCA_odls_base_sigkill_timeout", "0", 1);
 }
 
 static _Noreturn void become(const char *const *argv, int out, int err)
@@ -66,11 +72,13 @@ Process process_start(const char *const *argv)
 
 static char *read_all(FILE *file)
 {
-    char *text = memory_alloc(OUTPUT_MAX + 1);
-    ssize_t got = pread(fileno(file), text, OUTPUT_MAX, 0);
-    char *exact = memory_strndup(text, got > 0 ? (size_t)got : 0);
-    memory_free(text);
-    return exact;
+    struct stat facts;
+    CHECK(fstat(fileno(file), &facts) == 0);
+    size_t size = facts.st_size < OUTPUT_MAX ? (size_t)facts.st_size : OUTPUT_MAX;
+    char *text = memory_alloc(size + 1);
+    ssize_t got = pread(fileno(file), text, size, 0);
+    text[got > 0 ? got : 0] = '\0';
+    return text;
 }
 
 bool process_wait_for_error_text(Process *process, const char *text, double limit)

@@ -23,6 +23,13 @@ typedef struct {
 
 enum { PROCESS_ARGUMENTS_MAX = 64 };
 
+/* A NULL-terminated list of words, as the functions here take it. */
+#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* From now on mpirun kills the ranks of a failed job without waiting a second for them to clean up: ours have
+ * nothing to clean up. */
+void process_end_ranks_at_once(void);
+
 /* Starts argv[0] (looked up in PATH) with standard input empty. It gets SIGTERM when the test dies. A program
  * that cannot be started ends with status 127. */
 Process process_start(const char *const *argv);

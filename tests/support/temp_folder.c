@@ -5,6 +5,7 @@
 #include "base/memory.h"
 
 #include <ftw.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,18 @@ char *temp_folder_path(const TempFolder *folder, const char *relative)
     size_t bytes = strlen(folder->path) + strlen(relative) + 2;
     char *path = memory_alloc(bytes);
     snprintf(path, bytes, "%s/%s", folder->path, relative);
+    return path;
+}
+
+TempPath temp_folder_in(const TempFolder *folder, const char *format, ...)
+{
+    TempPath path;
+    int used = snprintf(path.text, sizeof path.text, "%s/", folder->path);
+    va_list arguments;
+    va_start(arguments, format);
+    int more = vsnprintf(path.text + used, sizeof path.text - (size_t)used, format, arguments);
+    va_end(arguments);
+    CHECK(more >= 0 && (size_t)(used + more) < sizeof path.text);
     return path;
 }
 

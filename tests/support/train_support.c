@@ -7,6 +7,7 @@
 #include "run/metrics.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -65,27 +66,74 @@ static MetricsTable read_metrics(const char *run)
     return table;
 }
 
-double train_support_losses_differ(const char *run_a, const char *run_b, int64_t count)
+const char *const TRAIN_SUPPORT_LOSS_KEYS[TRAIN_SUPPORT_LOSSES] = {
+    "total_loss", "dino_local_crops_loss", "dino_global_crops_loss", "koleo_loss", "ibot_loss"};
+
+TempFolder train_support_folder(void)
 {
-    static const char *const keys[] = {"total_loss", "dino_local_crops_loss", "dino_global_crops_loss",
-                                       "koleo_loss", "ibot_loss"};
-    MetricsTable a = read_metrics(run_a), b = read_metrics(run_b);
-    double worst = a.lines >= count && b.lines >= count ? 0.0 : -1.0;
-    for (size_t k = 0; k < sizeof keys / sizeof *keys && worst >= 0; k++) {
-        const double *x = metrics_table_column(&a, keys[k]), *y = metrics_table_column(&b, keys[k]);
-        CHECK(x && y);
-        for (int64_t i = 0; i < count; i++) {
-            double difference = fabs(x[i] - y[i]) / fmax(fabs(x[i]), 1e-12);
-            if (!(difference <= worst)) worst = difference; /* NaN counts as worse */
-        }
+    process_end_ranks_at_once();
+    TempFolder folder = temp_folder_create();
+    temp_folder_write(&folder, "tiny.yaml", TRAIN_SUPPORT_CONFIG);
+    return folder;
+}
+
+TempPath train_support_checkpoint(const TempFolder *folder, const char *run, long iteration)
+{
+    return temp_folder_in(folder, "%s/checkpoints/model_%07ld.h5", run, iteration);
+}
+
+Process train_support_pretrain(const TempFolder *folder, int ranks, const char *run, const char *const *words)
+{
+    TempPath output = temp_folder_in(folder, "%s", run), config = temp_folder_in(folder, "tiny.yaml");
+    const char *all[PROCESS_ARGUMENTS_MAX] = {"pretrain", "--config-file", config.text, "--output-dir",
+                                              output.text};
+    for (int count = 5; words && *words; words++) {
+        CHECK(count + 1 < PROCESS_ARGUMENTS_MAX);
+        all[count++] = *words;
     }
+    return process_start_dinobatch(ranks, all);
+}
+
+static double column_differs(const MetricsTable *a, const MetricsTable *b, const char *key, int64_t count,
+                             double floor)
+{
+    const double *x = metrics_table_column(a, key), *y = metrics_table_column(b, key);
+    if (a->lines < count || b->lines < count) return -1.0;
+    CHECK(x && y);
+    double worst = 0.0, least = 1e-12;
+    for (int64_t i = 0; i < count; i++)
+        least = fmax(least, floor * fabs(x[i]));
+    for (int64_t i = 0; i < count; i++) {
+        double difference = fabs(x[i] - y[i]) / fmax(fabs(x[i]), least);
+        worst = fmax(worst, isnan(difference) ? INFINITY : difference);
+    }
+    return worst;
+}
+
+double train_support_loss_differs(const char *run_a, const char *run_b, const char *key, int64_t count,
+                                  double floor)
+{
+    MetricsTable a = read_metrics(run_a), b = read_metrics(run_b);
+    double worst = column_differs(&a, &b, key, count, floor);
     metrics_table_fini(&a);
     metrics_table_fini(&b);
     return worst;
 }
 
+double train_support_losses_differ(const char *run_a, const char *run_b, int64_t count)
+{
+    double worst = 0.0;
+    for (int k = 0; k < TRAIN_SUPPORT_LOSSES; k++) {
+        double one = train_support_loss_differs(run_a, run_b, TRAIN_SUPPORT_LOSS_KEYS[k], count, 0.0);
+        if (one < 0.0) return one;
+        worst = fmax(worst, one);
+    }
+    return worst;
+}
+
 typedef struct {
     H5File a, b, initial;
+    const char *group_a, *group_b; /* what stands below the one in `a` is below the other in `b` */
     bool has_initial;
     TrainDifference difference;
 } Comparison;
@@ -120,7 +168,9 @@ static double distance(const float *a, const float *b, int64_t count, bool is_qk
 static void compare_tensor(Comparison *c, const char *path)
 {
     H5Info info, other;
-    float *a = read_tensor(&c->a, path, &info), *b = read_tensor(&c->b, path, &other);
+    char path_b[256];
+    snprintf(path_b, sizeof path_b, "%s%s", c->group_b, path + strlen(c->group_a));
+    float *a = read_tensor(&c->a, path, &info), *b = read_tensor(&c->b, path_b, &other);
     CHECK(info.count == other.count);
     c->difference.tensors++;
     c->difference.differing_bits += memcmp(a, b, (size_t)info.count * sizeof *a) != 0;
@@ -130,7 +180,8 @@ static void compare_tensor(Comparison *c, const char *path)
         bool is_qkv_bias = strstr(path, "qkv/bias") != NULL;
         double apart = distance(a, b, info.count, is_qkv_bias);
         double share = apart > 0 ? apart / distance(a, initial, info.count, is_qkv_bias) : 0.0;
-        if (!(share <= c->difference.worst)) {
+        if (isnan(share)) share = INFINITY;
+        if (share > c->difference.worst) {
             c->difference.worst = share;
             snprintf(c->difference.tensor, sizeof c->difference.tensor, "%s", path);
         }
@@ -161,7 +212,7 @@ static void compare_below(Comparison *c, const char *group)
 TrainDifference train_support_checkpoints_differ(const char *a, const char *b, const char *initial)
 {
     Error error = {0};
-    Comparison c = {.has_initial = initial != NULL};
+    Comparison c = {.group_a = "", .group_b = "", .has_initial = initial != NULL};
     must(h5_file_open(&c.a, a, &error), &error);
     must(h5_file_open(&c.b, b, &error), &error);
     if (initial) must(h5_file_open(&c.initial, initial, &error), &error);
@@ -170,4 +221,25 @@ TrainDifference train_support_checkpoints_differ(const char *a, const char *b, c
     h5_file_close(&c.b, NULL);
     if (initial) h5_file_close(&c.initial, NULL);
     return c.difference;
+}
+
+TrainDifference train_support_groups_differ(const char *a, const char *group_a, const char *b,
+                                            const char *group_b)
+{
+    Error error = {0};
+    Comparison c = {.group_a = group_a, .group_b = group_b};
+    must(h5_file_open(&c.a, a, &error), &error);
+    must(h5_file_open(&c.b, b, &error), &error);
+    compare_below(&c, group_a);
+    h5_file_close(&c.a, NULL);
+    h5_file_close(&c.b, NULL);
+    return c.difference;
+}
+
+TrainDifference train_support_runs_differ(const TempFolder *folder, const char *run_a, const char *run_b,
+                                          long iteration)
+{
+    TempPath a = train_support_checkpoint(folder, run_a, iteration),
+             b = train_support_checkpoint(folder, run_b, iteration);
+    return train_support_checkpoints_differ(a.text, b.text, NULL);
 }

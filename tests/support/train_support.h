@@ -2,7 +2,9 @@
 #ifndef DINOBATCH_TESTS_SUPPORT_TRAIN_SUPPORT_H
 #define DINOBATCH_TESTS_SUPPORT_TRAIN_SUPPORT_H
 
-#include <stdbool.h>
+#include "process.h"
+#include "temp_folder.h"
+
 #include <stdint.h>
 
 /* YAML of 20 steps of 48 drawn pictures in groups of 4, all losses on, drop path 0.3, checkpoints every 10
@@ -10,6 +12,27 @@
  * see their picture and are equal, and KoLeo's gradient between equal rows is a difference of huge numbers.
  */
 extern const char TRAIN_SUPPORT_CONFIG[];
+
+/* A new temporary folder with that text as tiny.yaml, for runs whose ranks end at once. */
+TempFolder train_support_folder(void);
+
+/* Starts `dinobatch pretrain` on tiny.yaml and those words (NULL: none) in FOLDER/RUN; ranks 0: without
+ * mpirun. */
+Process train_support_pretrain(const TempFolder *folder, int ranks, const char *run,
+                               const char *const *words);
+
+/* FOLDER/RUN/checkpoints/model_<iteration>.h5 */
+TempPath train_support_checkpoint(const TempFolder *folder, const char *run, long iteration);
+
+/* The losses that a run logs. */
+enum { TRAIN_SUPPORT_LOSSES = 5 };
+extern const char *const TRAIN_SUPPORT_LOSS_KEYS[TRAIN_SUPPORT_LOSSES];
+
+/* The largest difference of one logged loss in iterations [0, count) of two run folders, as a share of its
+ * value in the first, or of `floor` times its largest value there where that is more: KoLeo is a logarithm
+ * and passes through zero. -1 when either lacks an iteration. */
+double train_support_loss_differs(const char *run_a, const char *run_b, const char *key, int64_t count,
+                                  double floor);
 
 /* The largest relative difference of any logged loss in iterations [0, count) of two run folders; -1 when
  * either lacks one of them. */
@@ -27,5 +50,13 @@ typedef struct {
  * of qkv.bias is left out of `worst`: its gradient is rounding alone. Fails the test on files that cannot be
  * read. */
 TrainDifference train_support_checkpoints_differ(const char *a, const char *b, const char *initial);
+
+/* The bits of everything below group_a of one file against group_b of another; `worst` is 0. */
+TrainDifference train_support_groups_differ(const char *a, const char *group_a, const char *b,
+                                            const char *group_b);
+
+/* The same of two runs in a temporary folder, after that iteration. */
+TrainDifference train_support_runs_differ(const TempFolder *folder, const char *run_a, const char *run_b,
+                                          long iteration);
 
 #endif

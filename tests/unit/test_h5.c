@@ -19,35 +19,29 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/dinobatch_h5_XXXXXX";
+static TempFolder temp;
 
 static void make_folder(void)
 {
-    cr_assert(mkdtemp(folder));
+    temp = temp_folder_create();
 }
 
 static void remove_folder(void)
 {
-    TempFolder temp;
-    snprintf(temp.path, sizeof temp.path, "%s", folder);
     temp_folder_destroy(&temp);
 }
 
 TestSuite(h5, .init = make_folder, .fini = remove_folder, .timeout = 30);
 
-/* A name inside the folder; four of them may be in use at once. */
-static const char *in_folder(const char *name)
+/* A name inside the folder. */
+static TempPath in_folder(const char *name)
 {
-    static char paths[4][128];
-    static int next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
+    return temp_folder_in(&temp, "%s", name);
 }
 
 static bool exists(const char *name)
 {
-    return access(in_folder(name), F_OK) == 0;
+    return access(in_folder(name).text, F_OK) == 0;
 }
 
 #define OK(expression)                                         \
@@ -61,7 +55,7 @@ Test(h5, round_trips_every_type_layout_and_rank)
     Error error = {0};
     H5File file;
     Rng rng = rng_at((uint64_t)getpid(), RNG_TEST, 1, 0);
-    OK(h5_file_create(&file, in_folder("all.h5"), &error));
+    OK(h5_file_create(&file, in_folder("all.h5").text, &error));
     char object[64];
     static unsigned char data[9][2][60 * 8];
     for (int t = H5_TYPE_F16; t < H5_TYPE_TEXT; t++) {
@@ -80,7 +74,7 @@ Test(h5, round_trips_every_type_layout_and_rank)
         }
     }
     OK(h5_file_commit(&file, &error));
-    OK(h5_file_open(&file, in_folder("all.h5"), &error));
+    OK(h5_file_open(&file, in_folder("all.h5").text, &error));
     for (int t = H5_TYPE_F16; t < H5_TYPE_TEXT; t++) {
         for (int layout = 0; layout < 2; layout++) {
             H5Info info;
@@ -103,12 +97,12 @@ Test(h5, contiguous_data_lies_at_the_offset)
     int64_t written[100], found[100];
     for (int i = 0; i < 100; i++)
         written[i] = (int64_t)i * i * 1000003;
-    OK(h5_file_create(&file, in_folder("flat.h5"), &error));
+    OK(h5_file_create(&file, in_folder("flat.h5").text, &error));
     H5Info info = {.type = H5_TYPE_I64, .ndim = 1, .shape = {100}, .layout = H5_LAYOUT_CONTIGUOUS};
     OK(h5_dataset_create(&file, "/x", &info, &error));
     OK(h5_dataset_write_rows(&file, "/x", 0, 100, written, &error));
     OK(h5_file_commit(&file, &error));
-    int fd = open(in_folder("flat.h5"), O_RDONLY);
+    int fd = open(in_folder("flat.h5").text, O_RDONLY);
     cr_assert_eq(pread(fd, found, sizeof found, info.offset), (ssize_t)sizeof found);
     close(fd);
     cr_assert_eq(memcmp(written, found, sizeof found), 0);
@@ -119,7 +113,7 @@ Test(h5, text_keeps_its_bytes)
     Error error = {0};
     H5File file;
     const char *const texts[] = {"", "caf\xc3\xa9", "n02086240/n02086240_1.JPEG", "x"};
-    OK(h5_file_create(&file, in_folder("text.h5"), &error));
+    OK(h5_file_create(&file, in_folder("text.h5").text, &error));
     OK(h5_dataset_put_text(&file, "/keys", 4, texts, &error));
     OK(h5_dataset_put_text(&file, "/none", 0, texts, &error));
     OK(h5_attribute_write_text(&file, "/", "empty", "", &error));
@@ -129,7 +123,7 @@ Test(h5, text_keeps_its_bytes)
     memset(long_text, 'y', long_bytes);
     OK(h5_attribute_write_text(&file, "/", "config", long_text, &error));
     OK(h5_file_commit(&file, &error));
-    OK(h5_file_open(&file, in_folder("text.h5"), &error));
+    OK(h5_file_open(&file, in_folder("text.h5").text, &error));
     H5Info info;
     void *out;
     OK(h5_dataset_get(&file, "/keys", H5_TYPE_TEXT, 1, &info, &out, &error));
@@ -160,7 +154,7 @@ Test(h5, attributes_round_trip_and_complain)
     H5File file;
     int64_t ints[3] = {INT64_MIN, -1, INT64_MAX}, ints_back[3];
     double doubles[2] = {0.1, -INFINITY}, doubles_back[2];
-    OK(h5_file_create(&file, in_folder("attributes.h5"), &error));
+    OK(h5_file_create(&file, in_folder("attributes.h5").text, &error));
     OK(h5_file_create_group(&file, "/a/b", &error));
     OK(h5_attribute_write_ints(&file, "/a/b", "ints", ints, 3, &error));
     OK(h5_attribute_write_doubles(&file, "/", "doubles", doubles, 2, &error));
@@ -168,7 +162,7 @@ Test(h5, attributes_round_trip_and_complain)
     OK(h5_attribute_write_u32(&file, "/a", "crc32", 0xdeadbeefu, &error)); /* in place */
     cr_assert_eq(h5_attribute_write_ints(&file, "/a/b", "ints", ints, 2, &error), STATUS_FAILED);
     OK(h5_file_commit(&file, &error));
-    OK(h5_file_open(&file, in_folder("attributes.h5"), &error));
+    OK(h5_file_open(&file, in_folder("attributes.h5").text, &error));
     OK(h5_attribute_read_ints(&file, "/a/b", "ints", ints_back, 3, &error));
     OK(h5_attribute_read_doubles(&file, "/", "doubles", doubles_back, 2, &error));
     uint32_t crc;
@@ -190,17 +184,17 @@ Test(h5, a_file_has_its_name_only_when_whole)
 {
     Error error = {0};
     H5File file;
-    OK(atomic_file_write_text(in_folder("a.h5"), "the old one", &error));
-    OK(h5_file_create(&file, in_folder("a.h5"), &error));
+    OK(atomic_file_write_text(in_folder("a.h5").text, "the old one", &error));
+    OK(h5_file_create(&file, in_folder("a.h5").text, &error));
     cr_assert(exists("a.h5.tmp"));
     h5_file_abandon(&file);
     cr_assert_not(exists("a.h5.tmp"));
     struct stat info;
-    cr_assert(stat(in_folder("a.h5"), &info) == 0 && info.st_size == 11);
-    OK(h5_file_create(&file, in_folder("a.h5"), &error));
+    cr_assert(stat(in_folder("a.h5").text, &info) == 0 && info.st_size == 11);
+    OK(h5_file_create(&file, in_folder("a.h5").text, &error));
     OK(h5_file_commit(&file, &error));
     cr_assert_not(exists("a.h5.tmp"));
-    OK(h5_file_open(&file, in_folder("a.h5"), &error));
+    OK(h5_file_open(&file, in_folder("a.h5").text, &error));
     OK(h5_file_close(&file, &error));
     cr_assert_eq(h5_file_create(&file, "/proc/nowhere/a.h5", &error), STATUS_FAILED);
     cr_assert(strstr(error.text, "/proc/nowhere/a.h5.tmp"), "%s", error.text);
@@ -211,22 +205,22 @@ Test(h5, unusable_files_are_one_line)
 {
     Error error = {0};
     H5File file;
-    cr_assert_eq(h5_file_open(&file, in_folder("missing.h5"), &error), STATUS_INPUT);
+    cr_assert_eq(h5_file_open(&file, in_folder("missing.h5").text, &error), STATUS_INPUT);
     cr_assert(strstr(error.text, "missing.h5: No such file"), "%s", error.text);
-    cr_assert_eq(h5_file_open(&file, folder, &error), STATUS_INPUT);
-    OK(atomic_file_write_text(in_folder("text.h5"), "not HDF5 at all", &error));
-    cr_assert_eq(h5_file_open(&file, in_folder("text.h5"), &error), STATUS_INPUT);
+    cr_assert_eq(h5_file_open(&file, temp.path, &error), STATUS_INPUT);
+    OK(atomic_file_write_text(in_folder("text.h5").text, "not HDF5 at all", &error));
+    cr_assert_eq(h5_file_open(&file, in_folder("text.h5").text, &error), STATUS_INPUT);
     cr_assert(strstr(error.text, "not a whole HDF5 file"), "%s", error.text);
-    OK(h5_file_create(&file, in_folder("cut.h5"), &error));
+    OK(h5_file_create(&file, in_folder("cut.h5").text, &error));
     int64_t n = 10000;
     double *zeros = memory_alloc_array((size_t)n, sizeof *zeros);
     OK(h5_dataset_put(&file, "/x", H5_TYPE_F64, 1, &n, zeros, &error));
     memory_free(zeros);
     OK(h5_file_commit(&file, &error));
     struct stat info;
-    cr_assert_eq(stat(in_folder("cut.h5"), &info), 0);
-    cr_assert_eq(truncate(in_folder("cut.h5"), info.st_size - 1), 0);
-    cr_assert_eq(h5_file_open(&file, in_folder("cut.h5"), &error), STATUS_INPUT);
+    cr_assert_eq(stat(in_folder("cut.h5").text, &info), 0);
+    cr_assert_eq(truncate(in_folder("cut.h5").text, info.st_size - 1), 0);
+    cr_assert_eq(h5_file_open(&file, in_folder("cut.h5").text, &error), STATUS_INPUT);
     cr_assert_null(strchr(error.text, '\n'));
 }
 
@@ -235,7 +229,7 @@ Test(h5, walking_says_what_is_there)
     Error error = {0};
     H5File file;
     int64_t one = 1, value = 7;
-    OK(h5_file_create(&file, in_folder("tree.h5"), &error));
+    OK(h5_file_create(&file, in_folder("tree.h5").text, &error));
     OK(h5_dataset_put(&file, "/z/b", H5_TYPE_I64, 1, &one, &value, &error));
     OK(h5_dataset_put(&file, "/z/a", H5_TYPE_I64, 1, &one, &value, &error));
     OK(h5_file_create_group(&file, "/z/aa", &error));
@@ -286,10 +280,10 @@ static void *use_library(void *argument)
 Test(h5, threads_take_turns)
 {
     pthread_t threads[4];
-    char paths[4][128];
+    TempPath paths[4];
     for (int t = 0; t < 4; t++) {
-        snprintf(paths[t], sizeof paths[t], "%s/%d.h5", folder, t);
-        pthread_create(&threads[t], NULL, use_library, paths[t]);
+        paths[t] = temp_folder_in(&temp, "%d.h5", t);
+        pthread_create(&threads[t], NULL, use_library, paths[t].text);
     }
     for (int t = 0; t < 4; t++) {
         void *complaint;
@@ -325,15 +319,15 @@ Test(h5, features_in_pieces_come_back)
         keys[i] = names[i];
     }
     FeaturesFile features;
-    OK(features_file_create(&features, in_folder("f.h5"), N, D, 10, 11, &FEATURES_META, &error));
+    OK(features_file_create(&features, in_folder("f.h5").text, N, D, 10, 11, &FEATURES_META, &error));
     const int cuts[] = {0, 1, 400, 999, N};
     for (int p = 3; p >= 0; p--) {
         int a = cuts[p], rows = cuts[p + 1] - cuts[p];
         OK(features_file_write(&features, a, rows, values[a], labels + a, keys + a, &error));
     }
     OK(features_file_commit(&features, &error));
-    OK(h5_check_file(in_folder("f.h5"), "features", H5_CHECK_CHECKSUMS, NULL, &error));
-    OK(features_file_open(&features, in_folder("f.h5"), &error));
+    OK(h5_check_file(in_folder("f.h5").text, "features", H5_CHECK_CHECKSUMS, NULL, &error));
+    OK(features_file_open(&features, in_folder("f.h5").text, &error));
     cr_assert(features.n == N && features.d == D && features.classes == 10 &&
               features.meta.input_size == 224);
     cr_assert_str_eq(features.meta.data, "folder:x");
@@ -357,10 +351,10 @@ Test(h5, half_precision_features_are_widened)
     const char *key = "k";
     int64_t label = 0, shape[2] = {1, 8};
     float zeros[8] = {0}, back[8];
-    OK(features_file_create(&features, in_folder("32.h5"), 1, 8, 1, 1, &FEATURES_META, &error));
+    OK(features_file_create(&features, in_folder("32.h5").text, 1, 8, 1, 1, &FEATURES_META, &error));
     OK(features_file_write(&features, 0, 1, zeros, &label, &key, &error));
     /* the same file, but for its /features */
-    OK(h5_file_create(&file, in_folder("16.h5"), &error));
+    OK(h5_file_create(&file, in_folder("16.h5").text, &error));
     OK(h5_attribute_write_text(&file, "/", "format", "dinobatch-features", &error));
     OK(h5_attribute_write_int(&file, "/", "format_version", 1, &error));
     const char *const texts[] = {"model", "arch", "layer", "data", "config", "version"};
@@ -373,7 +367,7 @@ Test(h5, half_precision_features_are_widened)
     OK(h5_dataset_put_text(&file, "/keys", 1, &key, &error));
     OK(h5_file_commit(&file, &error));
     features_file_abandon(&features);
-    OK(features_file_open(&features, in_folder("16.h5"), &error));
+    OK(features_file_open(&features, in_folder("16.h5").text, &error));
     OK(features_file_read(&features, 0, 1, back, NULL, &error));
     cr_assert_eq(memcmp(back, expected, sizeof back), 0);
     features_file_close(&features);
@@ -390,10 +384,10 @@ Test(h5, results_come_back)
                             .version = "0",
                             .figures = figures,
                             .count = 2};
-    OK(result_file_write(in_folder("r.h5"), &written, &error));
-    OK(h5_check_file(in_folder("r.h5"), NULL, H5_CHECK_CHECKSUMS, NULL, &error));
+    OK(result_file_write(in_folder("r.h5").text, &written, &error));
+    OK(h5_check_file(in_folder("r.h5").text, NULL, H5_CHECK_CHECKSUMS, NULL, &error));
     Result back;
-    OK(result_file_read(in_folder("r.h5"), &back, &error));
+    OK(result_file_read(in_folder("r.h5").text, &back, &error));
     cr_assert_eq(back.count, 2);
     cr_assert_str_eq(back.job, "evaluate knn");
     for (int i = 0; i < 2; i++) {
@@ -404,7 +398,7 @@ Test(h5, results_come_back)
     }
     cr_assert(back.figures[0].published == 79.0 && isnan(back.figures[1].published));
     result_file_fini(&back);
-    cr_assert_eq(features_file_open(&(FeaturesFile){0}, in_folder("r.h5"), &error), STATUS_INPUT);
+    cr_assert_eq(features_file_open(&(FeaturesFile){0}, in_folder("r.h5").text, &error), STATUS_INPUT);
     cr_assert(strstr(error.text, "format is dinobatch-result, expected dinobatch-features"), "%s",
               error.text);
 }
@@ -413,6 +407,6 @@ Test(h5, a_full_disk_is_an_error)
 {
     Error error = {0};
     cr_assert_eq(atomic_file_probe_space("/dev/full/x", 1, &error), STATUS_FAILED);
-    cr_assert_eq(atomic_file_probe_space(in_folder("x"), (int64_t)1 << 60, &error), STATUS_FAILED);
+    cr_assert_eq(atomic_file_probe_space(in_folder("x").text, (int64_t)1 << 60, &error), STATUS_FAILED);
     cr_assert_not(exists("x"));
 }

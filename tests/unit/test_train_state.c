@@ -7,6 +7,7 @@
 #include "train/train_state.h"
 
 #include <criterion/criterion.h>
+#include <hdf5.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -43,6 +44,15 @@ static void end(Training *t)
     train_state_fini(&t->state);
     config_fini(&t->config);
     comm_destroy(t->comm);
+}
+
+/* Continues in place of `t`, which ends, from the checkpoint at `path`. */
+static void resume(Training *t, const char *const *overrides, const char *path)
+{
+    Error error = {0};
+    end(t);
+    begin(t, overrides);
+    cr_assert_eq(train_state_resume(&t->state, path, false, &error), STATUS_OK, "%s", error.text);
 }
 
 /* One step; a bad one has a pixel that is infinite. */
@@ -123,4 +133,110 @@ Test(train_state, bad_steps_in_a_row_are_bounded)
                                  "gradient of backbone."),
               "%s", error.text);
     end(&t);
+}
+
+/* The checkpoint after the last step, as model_<iteration>.h5 in the folder. */
+static TempPath save(Training *t, const TempFolder *folder)
+{
+    Error error = {0};
+    int64_t iteration = t->state.iteration - 1;
+    char *text = config_dump(&t->config);
+    CheckpointState s = train_state_checkpoint(&t->state, iteration, text);
+    cr_assert_eq(checkpoint_save(folder->path, &s, 0, 0, t->comm, &error), STATUS_OK, "%s", error.text);
+    memory_free(text);
+    return temp_folder_in(folder, "model_%07lld.h5", (long long)iteration);
+}
+
+Test(train_state, bad_steps_in_a_row_are_counted_across_a_resume)
+{
+    static const char *const three[] = {"train.skip_bad_steps=3", NULL};
+    TempFolder folder = temp_folder_create();
+    Training t;
+    TrainStep done;
+    Error error = {0};
+    begin(&t, three);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(step(&t, i > 0, &done, &error), STATUS_OK, "%s", error.text);
+    TempPath path = save(&t, &folder);
+    resume(&t, three, path.text);
+    cr_expect_eq(t.state.bad_steps, 2);
+    cr_expect_eq(step(&t, true, &done, &error), STATUS_OK, "the third is still allowed: %s", error.text);
+    path = save(&t, &folder);
+    resume(&t, three, path.text);
+    cr_expect_eq(step(&t, true, &done, &error), STATUS_FAILED);
+    cr_expect(strstr(error.text, "iteration 4: "), "%s", error.text);
+
+    /* a finite step begins a new count */
+    resume(&t, three, path.text);
+    cr_expect_eq(step(&t, false, &done, &error), STATUS_OK);
+    path = save(&t, &folder);
+    resume(&t, three, path.text);
+    cr_expect_eq(t.state.bad_steps, 0);
+    end(&t);
+    temp_folder_destroy(&folder);
+}
+
+Test(train_state, files_without_a_count_of_bad_steps_are_read)
+{
+    static const char *const none[] = {NULL};
+    TempFolder folder = temp_folder_create();
+    Training t;
+    TrainStep done;
+    Error error = {0};
+    begin(&t, none);
+    cr_assert_eq(step(&t, false, &done, &error), STATUS_OK);
+    TempPath path = save(&t, &folder);
+    hid_t file = H5Fopen(path.text, H5F_ACC_RDWR, H5P_DEFAULT);
+    cr_assert(file >= 0 && H5Adelete(file, "bad_steps") >= 0 && H5Fclose(file) >= 0);
+    resume(&t, none, path.text);
+    cr_expect(t.state.iteration == 1 && t.state.bad_steps == 0);
+    end(&t);
+    temp_folder_destroy(&folder);
+}
+
+/* Whether a tensor of `module` only is the same in two flat arrays. */
+static bool same_module(const ParamTable *table, ParamModule module, const float *a, const float *b)
+{
+    bool same = true;
+    for (int i = 0; i < table->count; i++) {
+        const Param *p = &table->params[i];
+        if (p->module == module)
+            same = same && memcmp(a + p->offset, b + p->offset, (size_t)p->count * sizeof *a) == 0;
+    }
+    return same;
+}
+
+Test(train_state, pretrained_backbones_go_into_student_and_teacher)
+{
+    static const char *const centering[] = {"train.centering=centering", NULL};
+    static const char *const others[] = {"train.seed=5", "dino.head_n_prototypes=48", NULL};
+    TempFolder folder = temp_folder_create();
+    Training t, fresh;
+    TrainStep done;
+    Error error = {0};
+    begin(&t, centering);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(step(&t, false, &done, &error), STATUS_OK, "%s", error.text);
+    TempPath path = save(&t, &folder);
+    begin(&fresh, others);
+    const ParamTable *table = &fresh.state.ssl.table;
+    size_t bytes = (size_t)table->flat_count * sizeof(float);
+    float *initial = memory_alloc(bytes);
+    memcpy(initial, fresh.state.ssl.student, bytes);
+    cr_assert_eq(train_state_load_pretrained(&fresh.state, path.text, &error), STATUS_OK, "%s", error.text);
+
+    const float *student = fresh.state.ssl.student, *teacher = fresh.state.ssl.teacher;
+    cr_expect(same_module(table, PARAM_BACKBONE, student, t.state.ssl.teacher));
+    cr_expect_not(same_module(table, PARAM_BACKBONE, student, t.state.ssl.student),
+                  "the teacher's, not the student's");
+    cr_expect_not(same_module(table, PARAM_BACKBONE, student, initial));
+    cr_expect(same_module(table, PARAM_DINO_HEAD, student, initial) &&
+              same_module(table, PARAM_IBOT_HEAD, student, initial));
+    cr_expect_eq(memcmp(student, teacher, bytes), 0);
+    cr_expect(fresh.state.iteration == 0 && fresh.state.optimizer.steps == 0);
+    cr_expect_eq(step(&fresh, false, &done, &error), STATUS_OK, "%s", error.text);
+    memory_free(initial);
+    end(&fresh);
+    end(&t);
+    temp_folder_destroy(&folder);
 }
