@@ -19,6 +19,7 @@ typedef struct {
     Log *log;   /* of run */
     const Options *options;
     Config *config; /* resolved; the job may fill in what it derives */
+    Device *device; /* after job_open_device; NULL before */
     bool json;
 } JobContext;
 

@@ -69,14 +69,16 @@ static Status take_data(const JobContext *context, Config *config, Error *error)
     return STATUS_OK;
 }
 
-static Status run_untrained(EvalKnn *eval, const Config *config, Report *report, Error *error)
+static Status run_untrained(EvalKnn *eval, Device *device, const Config *config, Report *report, Error *error)
 {
     EvalModel model;
     Status status = eval_model_untrained(&model, config, error);
     Row *row = add_row(report, "untrained");
     snprintf(row->label, sizeof row->label, "untrained, seed %lld", (long long)config->train.seed);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
+        eval_model_place(&model, device);
         status = eval_knn_run(eval, FEATURE_CLASS_TOKEN, &model.backbone, &row->result, error);
+    }
     eval_model_fini(&model);
     return status;
 }
@@ -89,6 +91,7 @@ static Status run_rows(const JobContext *context, const Config *config, const Ev
     EvalKnnParams params = {.config = config,
                             .comm = context->comm,
                             .log = context->log,
+                            .device = context->device,
                             .raw_only = !model && !options_get(context->options, "untrained"),
                             .threads = job_threads(context, config)};
     memcpy(params.mean, model ? model->mean : augment.mean, sizeof params.mean);
@@ -103,7 +106,7 @@ static Status run_rows(const JobContext *context, const Config *config, const Ev
         status = eval_knn_run(eval, FEATURE_CLASS_TOKEN, &model->backbone, &row->result, error);
     }
     if (status == STATUS_OK && options_get(context->options, "untrained"))
-        status = run_untrained(eval, config, report, error);
+        status = run_untrained(eval, context->device, config, report, error);
     if (status == STATUS_OK && options_get(context->options, "raw-pixels")) {
         Row *row = add_row(report, "raw_pixels");
         snprintf(row->label, sizeof row->label, "raw pixels");
@@ -113,9 +116,10 @@ static Status run_rows(const JobContext *context, const Config *config, const Ev
     return status;
 }
 
-static Status run_on_images(const JobContext *context, Report *report, Error *error)
+static Status run_on_images(JobContext *context, Report *report, Error *error)
 {
     const char *path = options_get(context->options, "model");
+    TRY(job_open_device(context, error));
     if (!path) {
         if (!options_get(context->options, "untrained") && !options_get(context->options, "raw-pixels"))
             return status_fail(
@@ -135,6 +139,7 @@ static Status run_on_images(const JobContext *context, Report *report, Error *er
     if (status == STATUS_OK) {
         report->config = config_dump(&model.config);
         snprintf(report->subject, sizeof report->subject, "%s", model.path);
+        eval_model_place(&model, context->device);
         status = run_rows(context, &model.config, &model, report, error);
     }
     eval_model_fini(&model);

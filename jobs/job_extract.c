@@ -165,7 +165,8 @@ static Status extract(const JobContext *context, const Request *request, const E
                                   .what = "features"};
     TRY(feature_extractor_check(&extractor, error));
     OpsLimits limits = feature_extractor_limits(&extractor);
-    Ops *ops = ops_cpu_create(&limits, job_threads(context, &model->config));
+    Ops *ops =
+        ops_create(context->device, &limits, &(OpsOptions){.threads = job_threads(context, &model->config)});
     FeatureRows rows = {0};
     Status status = feature_extractor_run(&extractor, ops, context->comm, set, &rows, error);
     if (status == STATUS_OK)
@@ -180,6 +181,7 @@ Status job_extract(JobContext *context, Error *error)
 {
     Request request;
     TRY(parse(context, &request, error));
+    TRY(job_open_device(context, error));
     EvalModel model;
     DataSet *set = NULL;
     Status status = eval_model_load(&model, request.model, request.role, context->options, context->comm,
@@ -188,7 +190,10 @@ Status job_extract(JobContext *context, Error *error)
         status = eval_knn_open_data(&set, request.data, model.config.evaluation.limit, error);
         status = comm_agree(context->comm, status, error);
     }
-    if (status == STATUS_OK) status = extract(context, &request, &model, set, error);
+    if (status == STATUS_OK) {
+        eval_model_place(&model, context->device);
+        status = extract(context, &request, &model, set, error);
+    }
     data_set_destroy(set);
     eval_model_fini(&model);
     return status;

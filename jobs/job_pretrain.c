@@ -2,7 +2,6 @@
 #include "base/memory.h"
 #include "data/augment.h"
 #include "data/data_set.h"
-#include "device/device.h"
 #include "eval/eval_knn.h"
 #include "job.h"
 #include "job_threads.h"
@@ -79,8 +78,11 @@ static Status open_evaluation(JobContext *context, Evaluation *evaluation, Error
                   config->evaluation.val_dataset_path[0];
     if (!wanted) return STATUS_OK;
     AugmentParams augment = augment_params_default();
-    EvalKnnParams params = {
-        .config = config, .comm = context->comm, .log = context->log, .threads = omp_get_max_threads()};
+    EvalKnnParams params = {.config = config,
+                            .comm = context->comm,
+                            .log = context->log,
+                            .device = context->device,
+                            .threads = omp_get_max_threads()};
     memcpy(params.mean, augment.mean, sizeof params.mean);
     memcpy(params.std, augment.std, sizeof params.std);
     return eval_knn_create(&evaluation->knn, &params, error);
@@ -91,11 +93,13 @@ static Status train(JobContext *context, const DataSet *set, const TrainStart *s
                     const TrainLoopOptions *options, Error *error)
 {
     Config *config = context->config;
-    Status status = train_state_init(state, config, context->comm, omp_get_max_threads(), error);
+    Status status =
+        train_state_init(state, config, context->comm, context->device, omp_get_max_threads(), error);
     TRY(comm_agree(context->comm, status, error));
     TRY(train_start_load(start, state, context->options->allow_config_change, context->log, error));
     char *resolved = config_dump(config); /* with the batch size that was derived */
-    status = run_open_folder(context->run, config->train.output_dir, resolved, "cpu", error);
+    status = run_open_folder(context->run, config->train.output_dir, resolved, device_name(context->device),
+                             error);
     memory_free(resolved);
     TRY(status);
     TrainLoopResult result;
@@ -127,8 +131,7 @@ static Status prepare_and_train(JobContext *context, const DataSet *set, Error *
 Status job_pretrain(JobContext *context, Error *error)
 {
     Config *config = context->config;
-    DeviceKind device;
-    TRY(device_choose((DeviceKind)config->compute.device, &device, error));
+    TRY(job_open_device(context, error));
     omp_set_num_threads(job_threads(context, config));
     DataSet *set = NULL;
     TRY(open_data(context, &set, error));

@@ -5,12 +5,31 @@
 
 #include <string.h>
 
-int job_threads(const JobContext *context, const Config *config)
+/* Ranks on this rank's node, and how many of them come before it. */
+static int neighbours(const JobContext *context, int *before)
 {
     const Run *run = context->run;
     const char *mine = run->hosts + (size_t)comm_rank(run->comm) * RUN_HOST_BYTES;
-    int neighbours = 0;
-    for (int r = 0; r < comm_size(run->comm); r++)
-        neighbours += strcmp(mine, run->hosts + (size_t)r * RUN_HOST_BYTES) == 0;
-    return train_state_threads(config, neighbours);
+    int count = 0;
+    *before = 0;
+    for (int r = 0; r < comm_size(run->comm); r++) {
+        bool here = strcmp(mine, run->hosts + (size_t)r * RUN_HOST_BYTES) == 0;
+        count += here;
+        *before += here && r < comm_rank(run->comm);
+    }
+    return count;
+}
+
+int job_threads(const JobContext *context, const Config *config)
+{
+    int before;
+    return train_state_threads(config, neighbours(context, &before));
+}
+
+Status job_open_device(JobContext *context, Error *error)
+{
+    int before;
+    neighbours(context, &before);
+    DeviceKind kind = (DeviceKind)context->config->compute.device;
+    return comm_agree(context->comm, device_open(&context->device, kind, before, error), error);
 }

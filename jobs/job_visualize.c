@@ -122,7 +122,8 @@ static Status draw_batch(const JobContext *context, const PcaRequest *request, c
                                   .input = {.crop_size = size, .resize_size = size, .batch_size = 1},
                                   .backbone = &model->backbone};
     OpsLimits limits = feature_extractor_limits(&extractor);
-    Ops *ops = ops_cpu_create(&limits, job_threads(context, &model->config));
+    Ops *ops =
+        ops_create(context->device, &limits, &(OpsOptions){.threads = job_threads(context, &model->config)});
     float *tokens = memory_alloc_array((size_t)(n * grid * grid), (size_t)d * sizeof *tokens);
     for (int64_t i = 0; i < n; i++)
         feature_extractor_patch_tokens(&model->backbone, ops, batch->images + i * 3 * size * size, 1, size,
@@ -200,16 +201,18 @@ static Status draw_pca(const JobContext *context, const PcaRequest *request, con
 }
 
 /* A handful of images: rank 0 computes, the others wait. Collective over COMM. */
-static Status visualize_pca(const JobContext *context, Error *error)
+static Status visualize_pca(JobContext *context, Error *error)
 {
     PcaRequest request;
     TRY(parse_pca(context, &request, error));
+    TRY(job_open_device(context, error));
     CheckpointRole role;
     TRY(eval_model_role(&role, options_get(context->options, "which"), error));
     EvalModel model;
     Status status = eval_model_load(&model, options_get(context->options, "model"), role, context->options,
                                     context->comm, context->log, error);
     if (status == STATUS_OK) {
+        eval_model_place(&model, context->device);
         if (comm_rank(context->comm) == 0) status = draw_pca(context, &request, &model, error);
         status = comm_agree(context->comm, status, error);
     }

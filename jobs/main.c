@@ -99,6 +99,7 @@ static int run_job(const Job *job, const Options *options, int argc, char **argv
                               .config = &config,
                               .json = options->json};
         status = job->run(&context, &error);
+        device_close(context.device);
         config_fini(&config);
     }
     return run_finish(&run, status, &error);

@@ -30,7 +30,9 @@ typedef struct {
     Arena arena;
     Tensor a, b, c, d, e, vector, vector2; /* operands of the operation under way */
     Tensor cu_seqlens;
+    Tensor sums; /* fp64 results */
     PrototypeCrossEntropy loss;
+    AdamwUpdate update;
 } HotOps;
 
 static void add(HotOps *h, int operation, void (*work)(void *context), const char *detail)
@@ -43,6 +45,13 @@ static void add(HotOps *h, int operation, void (*work)(void *context), const cha
     bench_rows_add(h->rows, SECTION, products ? BENCH_FLOPS_FP32 : BENCH_BYTES,
                    (products ? total->flops : total->bytes) / (double)total->calls, times, "%s%s",
                    ops_timed_name(operation), detail);
+}
+
+static Tensor fp64_zeros(HotOps *h, int64_t n)
+{
+    Tensor t = tensor_alloc_1d(&h->arena, DTYPE_F64, n);
+    memset(t.data, 0, tensor_bytes(t));
+    return t;
 }
 
 static Tensor matrix(HotOps *h, int64_t rows, int64_t columns)
@@ -69,7 +78,7 @@ static void measure_attention(HotOps *h)
     static const int LENGTHS[] = {257, 50, 197, 37, 65, 17, MAX_SEQLEN};
     for (size_t i = 0; i < sizeof LENGTHS / sizeof *LENGTHS; i++) {
         int64_t length = LENGTHS[i], sequences = TOKENS / length, n = sequences * length;
-        arena_reset(&h->arena, 0);
+        arena_reset(&h->arena, ARENA_START);
         h->cu_seqlens = tensor_alloc_1d(&h->arena, DTYPE_I32, sequences + 1);
         for (int64_t s = 0; s <= sequences; s++)
             tensor_i32(h->cu_seqlens)[s] = (int32_t)(s * length);
@@ -90,8 +99,8 @@ static void measure_attention(HotOps *h)
 static void layer_norm_forward(void *context)
 {
     HotOps *h = context;
-    h->timed.ops.layer_norm_forward(&h->timed.ops, h->b, h->c, h->a, tensor_none(), h->vector, h->vector,
-                                    1e-6f);
+    h->timed.ops.layer_norm_forward(&h->timed.ops, h->b, h->c, tensor_none(), h->a, tensor_none(), h->vector,
+                                    h->vector, 1e-6f);
 }
 
 static void layer_norm_backward(void *context)
@@ -128,7 +137,7 @@ static void gelu_backward(void *context)
 
 static void measure_rows(HotOps *h)
 {
-    arena_reset(&h->arena, 0);
+    arena_reset(&h->arena, ARENA_START);
     h->a = matrix(h, TOKENS, WIDTH);
     h->b = matrix(h, TOKENS, WIDTH);
     h->c = matrix(h, TOKENS, 2);
@@ -141,7 +150,7 @@ static void measure_rows(HotOps *h)
     add(h, OPS_TIMED_residual_forward, residual_forward, " 4096x384");
     add(h, OPS_TIMED_residual_backward, residual_backward, " 4096x384");
 
-    arena_reset(&h->arena, 0);
+    arena_reset(&h->arena, ARENA_START);
     h->a = matrix(h, TOKENS, HIDDEN);
     h->b = matrix(h, TOKENS, HIDDEN);
     h->c = matrix(h, TOKENS, HIDDEN);
@@ -168,8 +177,7 @@ static void cross_entropy(void *context)
 static void koleo(void *context)
 {
     HotOps *h = context;
-    double loss;
-    h->timed.ops.koleo(&h->timed.ops, &loss, h->cu_seqlens, h->b, h->a, 0.1f);
+    h->timed.ops.koleo(&h->timed.ops, h->sums, h->cu_seqlens, h->b, h->a, 0.1, tensor_none());
 }
 
 /* Every student row against one teacher row, as in the patch loss. */
@@ -189,7 +197,8 @@ static void make_loss(HotOps *h)
                                       .loss = bench_operands_1d(&h->arena, LOSS_ROWS, 1.0),
                                       .d_student = matrix(h, LOSS_ROWS, BOTTLENECK),
                                       .d_student_w = matrix(h, PROTOTYPES, BOTTLENECK),
-                                      .usage = bench_operands_1d(&h->arena, PROTOTYPES, 1.0)};
+                                      .usage = bench_operands_1d(&h->arena, PROTOTYPES, 1.0),
+                                      .entropy = fp64_zeros(h, 2)};
     for (int32_t i = 0; i < LOSS_ROWS; i++)
         tensor_i32(h->loss.targets)[i] = i;
     h->timed.inner->l2_normalize_forward(h->timed.inner, h->loss.student, h->loss.loss,
@@ -199,7 +208,7 @@ static void make_loss(HotOps *h)
 static void measure_losses(HotOps *h)
 {
     const Ops *ops = h->timed.inner;
-    arena_reset(&h->arena, 0);
+    arena_reset(&h->arena, ARENA_START);
     h->a = matrix(h, LOSS_ROWS, BOTTLENECK);
     h->b = bench_operands_2d(&h->arena, DTYPE_F32, PROTOTYPES, BOTTLENECK, 0.06);
     h->c = bench_operands_1d(&h->arena, PROTOTYPES, 1.0);
@@ -214,10 +223,11 @@ static void measure_losses(HotOps *h)
     make_loss(h);
     add(h, OPS_TIMED_prototype_cross_entropy, cross_entropy, " 168x65536x256");
 
-    arena_reset(&h->arena, 0);
+    arena_reset(&h->arena, ARENA_START);
     h->a = matrix(h, KOLEO_ROWS, WIDTH);
     h->b = matrix(h, KOLEO_ROWS, WIDTH);
     h->cu_seqlens = tensor_alloc_1d(&h->arena, DTYPE_I32, KOLEO_ROWS);
+    h->sums = fp64_zeros(h, 1);
     add(h, OPS_TIMED_koleo, koleo, " 64x384");
 }
 
@@ -226,41 +236,61 @@ static void measure_losses(HotOps *h)
 static void adamw(void *context)
 {
     HotOps *h = context;
-    AdamwStep step = {.lr = 1e-4,
-                      .weight_decay = 0.04,
-                      .beta1 = 0.9,
-                      .beta2 = 0.999,
-                      .eps = 1e-8,
-                      .correction1 = 0.5,
-                      .correction2 = 0.5,
-                      .gradient_scale = 1.0};
-    h->timed.ops.adamw(&h->timed.ops, h->a, h->b, h->c, h->d, step);
+    h->timed.ops.adamw(&h->timed.ops, &h->update);
 }
 
 static void ema(void *context)
 {
     HotOps *h = context;
-    h->timed.ops.ema(&h->timed.ops, h->a, h->b, 0.994);
+    h->timed.ops.ema(&h->timed.ops, h->a, h->b, 0.994, tensor_none());
 }
 
-static void sum_squares(void *context)
+static void segment_squares(void *context)
 {
     HotOps *h = context;
-    double result;
-    h->timed.ops.sum_squares(&h->timed.ops, &result, h->a);
+    h->timed.ops.segment_squares(&h->timed.ops, h->sums, h->a, &h->update.segments);
+}
+
+/* One segment that is the whole vector, in a step that is finite. */
+static void make_update(HotOps *h)
+{
+    static const int64_t BOUNDS[2] = {0, PARAMETERS};
+    OpsSegments segments = {.count = 1, .bounds = tensor_alloc_1d(&h->arena, DTYPE_I64, 2)};
+    memcpy(segments.bounds.data, BOUNDS, sizeof BOUNDS);
+    segments.module = tensor_alloc_1d(&h->arena, DTYPE_I32, 1);
+    tensor_i32(segments.module)[0] = 0;
+    segments.last_layer = segments.module;
+    segments.lr_multiplier = segments.wd_multiplier = fp64_zeros(h, 1);
+    tensor_f64(segments.lr_multiplier)[0] = 1.0;
+    Tensor control = fp64_zeros(h, CONTROL_COUNT);
+    for (int i = 0; i < CONTROL_COUNT; i++)
+        tensor_f64(control)[i] = 0.5;
+    h->update = (AdamwUpdate){.params = h->a,
+                              .exp_avg = h->b,
+                              .exp_avg_sq = h->c,
+                              .grads = h->d,
+                              .segments = segments,
+                              .control = control,
+                              .lr = 1e-4,
+                              .weight_decay = 0.04,
+                              .beta1 = 0.9,
+                              .beta2 = 0.999,
+                              .eps = 1e-8};
 }
 
 static void measure_optimizer(HotOps *h)
 {
-    arena_reset(&h->arena, 0);
+    arena_reset(&h->arena, ARENA_START);
     h->a = bench_operands_1d(&h->arena, PARAMETERS, 0.02);
     h->b = bench_operands_1d(&h->arena, PARAMETERS, 1e-3);
     h->c = tensor_alloc_1d(&h->arena, DTYPE_F32, PARAMETERS);
     memset(h->c.data, 0, tensor_bytes(h->c));
     h->d = bench_operands_1d(&h->arena, PARAMETERS, 1e-3);
+    h->sums = fp64_zeros(h, 1);
+    make_update(h);
     add(h, OPS_TIMED_adamw, adamw, " 8 Mi parameters");
     add(h, OPS_TIMED_ema, ema, " 8 Mi parameters");
-    add(h, OPS_TIMED_sum_squares, sum_squares, " 8 Mi parameters");
+    add(h, OPS_TIMED_segment_squares, segment_squares, " 8 Mi parameters");
 }
 
 void hot_ops_measure(BenchRows *rows, const HotOpsParams *params)
@@ -272,7 +302,8 @@ void hot_ops_measure(BenchRows *rows, const HotOpsParams *params)
                         .prototypes = PROTOTYPES,
                         .bottleneck = BOTTLENECK,
                         .group_rows = KOLEO_ROWS};
-    Ops *ops = ops_cpu_create(&limits, params->threads);
+    Device *device = device_open_host();
+    Ops *ops = ops_create(device, &limits, &(OpsOptions){.threads = params->threads});
     HotOps *h = memory_alloc(sizeof *h);
     *h = (HotOps){.rows = rows, .params = params, .arena = arena_create((size_t)192 << 20)};
     ops_timed_init(&h->timed, ops);
@@ -284,4 +315,5 @@ void hot_ops_measure(BenchRows *rows, const HotOpsParams *params)
     arena_destroy(&h->arena);
     memory_free(h);
     ops_destroy(ops);
+    device_close(device);
 }

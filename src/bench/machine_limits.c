@@ -73,7 +73,7 @@ static void measure_product(BenchRows *rows, const Ops *ops, Arena *arena, const
 {
     if (s->direction == BACKWARD_WEIGHT) weights = DTYPE_F32;
     bool bf16 = activations == DTYPE_BF16 || weights == DTYPE_BF16;
-    arena_reset(arena, 0);
+    arena_reset(arena, ARENA_START);
     Product p = {.ops = ops,
                  .direction = s->direction,
                  .y = bench_operands_2d(arena, activations, s->n, s->m, 1.0),
@@ -182,10 +182,15 @@ static void measure_copies(BenchRows *rows, const MachineLimitsParams *params)
 
 void machine_limits_measure(BenchRows *rows, const MachineLimitsParams *params)
 {
-    OpsLimits limits = {
-        .rows = TOKENS, .width = LARGE, .max_seqlen = 1, .head_dim = 64, .bf16 = machine_limits_has_bf16()};
-    Ops *ops = ops_cpu_create(&limits, params->threads);
+    OpsLimits limits = {.rows = TOKENS,
+                        .width = LARGE,
+                        .max_seqlen = 1,
+                        .head_dim = 64,
+                        .reduced = machine_limits_has_bf16()};
+    Device *device = device_open_host();
+    Ops *ops = ops_create(device, &limits, &(OpsOptions){.threads = params->threads});
     measure_products(rows, params, ops);
     measure_copies(rows, params);
     ops_destroy(ops);
+    device_close(device);
 }

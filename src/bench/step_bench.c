@@ -23,7 +23,8 @@ typedef struct {
 typedef struct StepRun {
     const StepBenchParams *params;
     SslGroups groups;
-    Ops *ops; /* owned */
+    Device *device; /* owned */
+    Ops *ops;       /* owned */
     OpsTimed timed;
     SslMetaArch ssl;
     AdamwOptimizer optimizer;
@@ -70,14 +71,16 @@ static Status run_init(StepRun *run, const StepBenchParams *params, Error *error
     *run = (StepRun){.params = params};
     TRY(ssl_groups_deal(&run->groups, config, comm_rank(params->comm), comm_size(params->comm), error));
     OpsLimits limits = ssl_ops_limits(config, &run->groups);
-    run->ops = ops_cpu_create(&limits, params->threads);
+    run->device = device_open_host();
+    run->ops = ops_create(run->device, &limits, &(OpsOptions){.threads = params->threads});
     ops_timed_init(&run->timed, run->ops);
     SslMetaArch *ssl = &run->ssl;
     ssl_meta_arch_init(ssl, config, &run->groups, &run->timed.ops, params->comm);
     param_groups_assign(&ssl->table, ssl->vit.config.depth, config->optim.layerwise_decay,
                         config->optim.patch_embed_lr_mult);
     ssl_meta_arch_initialise(ssl, (uint64_t)config->train.seed);
-    adamw_optimizer_init(&run->optimizer, &ssl->table, config->optim.adamw_beta1, config->optim.adamw_beta2);
+    adamw_optimizer_init(&run->optimizer, &ssl->table, run->device, config->optim.adamw_beta1,
+                         config->optim.adamw_beta2);
     run->student = (Listener){.run = run};
     run->teacher = (Listener){.run = run, .teacher = true};
     ssl->student_hooks = (NnHooks){&run->student, before_unit, after_unit};
@@ -96,6 +99,7 @@ static void run_fini(StepRun *run)
     ssl_meta_arch_fini(&run->ssl);
     ops_timed_fini(&run->timed);
     ops_destroy(run->ops);
+    device_close(run->device);
 }
 
 /* The first step warms up: what it took is forgotten. */
@@ -116,17 +120,21 @@ static void one_step(void *context)
     SslMetaArch *ssl = &run->ssl;
     const Ops *ops = &run->timed.ops;
     const Config *config = run->params->config;
-    TrainScheduleValues values = {
-        .lr = 1e-4, .weight_decay = 0.04, .momentum = 0.994, .teacher_temp = 0.07, .last_layer_lr = 1e-4};
-    double norms[PARAM_MODULE_COUNT];
-    ssl_meta_arch_forward_backward(ssl, &run->batch, values.teacher_temp, &run->figures);
+    AdamwOptimizerStep step = {.schedule = {.lr = 1e-4,
+                                            .weight_decay = 0.04,
+                                            .momentum = 0.994,
+                                            .teacher_temp = 0.07,
+                                            .last_layer_lr = 1e-4},
+                               .clip_grad = config->optim.clip_grad,
+                               .scaled = ssl->scaled};
+    ssl_meta_arch_forward_backward(ssl, &run->batch, step.schedule.teacher_temp);
     double gradients_done = clock_seconds();
-    adamw_optimizer_grad_norms(&ssl->table, ops, ssl->grads, norms);
-    adamw_optimizer_step(&run->optimizer, &ssl->table, ops, ssl->student, ssl->grads, &values,
-                         config->optim.clip_grad, norms);
+    adamw_optimizer_step(&run->optimizer, ops, ssl->student, ssl->grads, ssl->control,
+                         tensor_rows(ssl->figures, 0, ssl->layout.dino_entropy), &step);
     double update_done = clock_seconds();
-    ssl_meta_arch_update_teacher(ssl, values.momentum);
+    ssl_meta_arch_update_teacher(ssl, step.schedule.momentum);
     ssl_meta_arch_refresh(ssl);
+    run->figures = ssl_meta_arch_last_figures(ssl);
     run->part_seconds[STEP_OPTIMIZER] += update_done - gradients_done;
     run->part_seconds[STEP_AVERAGE] += clock_seconds() - update_done;
     run->masked += (double)run->figures.masked_patches;

@@ -121,41 +121,86 @@ void comm_destroy(Comm *comm)
     if (!comm) return;
     comm_watchdog_destroy(comm->watchdog);
     comm->backend->destroy(comm);
+    memory_free(comm->room);
     memory_free(comm->calls);
     memory_free(comm);
 }
 
-void comm_all_gather(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, DeviceStream *stream)
+/* Data in a device's memory goes through host memory. `in` comes over, the result goes back: the transports
+ * see host memory only. */
+static bool is_elsewhere(const Device *device)
 {
-    CHECK(stream == NULL);
+    return device && device_kind(device) != DEVICE_CPU;
+}
+
+/* The host memory of a collective, `room` bytes of it, with the device's `bytes` at `offset`. */
+static void *fetch(Comm *comm, Device *device, const void *from, size_t bytes, size_t offset, size_t room)
+{
+    if (comm->room_bytes < room) {
+        memory_free(comm->room);
+        comm->room = memory_alloc(room);
+        comm->room_bytes = room;
+    }
+    device_download(device, comm->room + offset, from, bytes);
+    return comm->room;
+}
+
+void comm_all_gather(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, Device *device)
+{
     enter(comm, "all_gather", count, (int)dtype, 0);
-    if (count > 0) comm->backend->all_gather(comm, out, in, (size_t)count * dtype_size(dtype));
+    size_t bytes = (size_t)count * dtype_size(dtype), all = bytes * (size_t)comm->size;
+    if (count > 0 && is_elsewhere(device)) {
+        char *host = fetch(comm, device, in, bytes, bytes * (size_t)comm->rank, all);
+        comm->backend->all_gather(comm, host, host + bytes * (size_t)comm->rank, bytes);
+        device_upload(device, out, host, all);
+    } else if (count > 0) {
+        comm->backend->all_gather(comm, out, in, bytes);
+    }
     leave(comm);
 }
 
-void comm_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype,
-                         DeviceStream *stream)
+void comm_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, Device *device)
 {
-    CHECK(stream == NULL && (dtype == DTYPE_F32 || dtype == DTYPE_F64));
+    CHECK(dtype == DTYPE_F32 || dtype == DTYPE_F64);
     enter(comm, "reduce_scatter", count, (int)dtype, COMM_SUM);
-    if (count > 0) comm->backend->reduce_scatter(comm, out, in, count, dtype);
+    size_t bytes = (size_t)count * dtype_size(dtype), all = bytes * (size_t)comm->size;
+    if (count > 0 && is_elsewhere(device)) {
+        char *host = fetch(comm, device, in, all, 0, all), *mine = host + bytes * (size_t)comm->rank;
+        comm->backend->reduce_scatter(comm, mine, host, count, dtype);
+        device_upload(device, out, mine, bytes);
+    } else if (count > 0) {
+        comm->backend->reduce_scatter(comm, out, in, count, dtype);
+    }
     leave(comm);
 }
 
-void comm_all_reduce(Comm *comm, void *buffer, int64_t count, Dtype dtype, CommReduce reduce,
-                     DeviceStream *stream)
+void comm_all_reduce(Comm *comm, void *buffer, int64_t count, Dtype dtype, CommReduce reduce, Device *device)
 {
-    CHECK(stream == NULL && (dtype == DTYPE_F32 || dtype == DTYPE_F64 || dtype == DTYPE_I64));
+    CHECK(dtype == DTYPE_F32 || dtype == DTYPE_F64 || dtype == DTYPE_I64);
     enter(comm, "all_reduce", count, (int)dtype, (int)reduce);
-    if (count > 0) comm->backend->all_reduce(comm, buffer, count, dtype, reduce);
+    size_t bytes = (size_t)count * dtype_size(dtype);
+    if (count > 0 && comm->size > 1 && is_elsewhere(device)) {
+        void *host = fetch(comm, device, buffer, bytes, 0, bytes);
+        comm->backend->all_reduce(comm, host, count, dtype, reduce);
+        device_upload(device, buffer, host, bytes);
+    } else if (count > 0 && !is_elsewhere(device)) {
+        comm->backend->all_reduce(comm, buffer, count, dtype, reduce);
+    }
     leave(comm);
 }
 
-void comm_broadcast(Comm *comm, void *buffer, int64_t count, Dtype dtype, int root, DeviceStream *stream)
+void comm_broadcast(Comm *comm, void *buffer, int64_t count, Dtype dtype, int root, Device *device)
 {
-    CHECK(stream == NULL && root >= 0 && root < comm->size);
+    CHECK(root >= 0 && root < comm->size);
     enter(comm, "broadcast", count, (int)dtype, root);
-    if (count > 0) comm->backend->broadcast(comm, buffer, (size_t)count * dtype_size(dtype), root);
+    size_t bytes = (size_t)count * dtype_size(dtype);
+    if (count > 0 && comm->size > 1 && is_elsewhere(device)) {
+        void *host = fetch(comm, device, buffer, bytes, 0, bytes);
+        comm->backend->broadcast(comm, host, bytes, root);
+        device_upload(device, buffer, host, bytes);
+    } else if (count > 0 && !is_elsewhere(device)) {
+        comm->backend->broadcast(comm, buffer, bytes, root);
+    }
     leave(comm);
 }
 

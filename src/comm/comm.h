@@ -7,6 +7,9 @@
  * ends the job (one line, then abort on all ranks); so these functions return nothing. Sums are made in rank
  * order in fp32 (fp64 for fp64 data, exact for int64): the result is the same on every rank, and the same in
  * every run on the same number of ranks. A count of zero is legal. One thread at a time.
+ *
+ * `device` says whose memory the buffers are: NULL or a CPU, host memory; a GPU, its memory, and the
+ * collective stands in the order of its work. The host transports copy such data over and back.
  */
 #ifndef DINOBATCH_COMM_COMM_H
 #define DINOBATCH_COMM_COMM_H
@@ -55,20 +58,18 @@ Comm *comm_split(Comm *comm, int color);
 void comm_destroy(Comm *comm);
 
 /* out[size * count] = the ranks' in[count], in rank order. `in` may be out + rank * count. */
-void comm_all_gather(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, DeviceStream *stream);
+void comm_all_gather(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, Device *device);
 
 /* out[count] = element-wise sum over ranks of their in[size * count], the part of this rank. fp32 and fp64.
  * `out` may be in + rank * count. */
-void comm_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype,
-                         DeviceStream *stream);
+void comm_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, Device *device);
 
 /* buffer[count] = element-wise reduction over ranks, in place, the same bits on every rank. fp32, fp64,
  * int64. A NaN on any rank gives NaN, for COMM_MAX and COMM_MIN too. */
-void comm_all_reduce(Comm *comm, void *buffer, int64_t count, Dtype dtype, CommReduce reduce,
-                     DeviceStream *stream);
+void comm_all_reduce(Comm *comm, void *buffer, int64_t count, Dtype dtype, CommReduce reduce, Device *device);
 
 /* buffer[count] of `root` to everyone. */
-void comm_broadcast(Comm *comm, void *buffer, int64_t count, Dtype dtype, int root, DeviceStream *stream);
+void comm_broadcast(Comm *comm, void *buffer, int64_t count, Dtype dtype, int root, Device *device);
 
 void comm_barrier(Comm *comm);
 

@@ -40,6 +40,8 @@ struct Comm {
     bool checking;          /* cross-check every call */
     CommCall *calls;        /* [size] of the cross-check; owned; NULL before the first */
     CommWatchdog *watchdog; /* owned; NULL: no time-out */
+    char *room;             /* [room_bytes] host memory through which a device's data goes; owned */
+    size_t room_bytes;
 };
 
 /* A communicator around a backend's state, with the defaults of comm.h. */

@@ -27,11 +27,18 @@ size_t batch_bytes(const Batch *batch)
            (size_t)(batch->groups + batch->samples) * sizeof(int64_t);
 }
 
-void batch_init(Batch *batch)
+static float *pictures(Device *device, size_t count)
+{
+    return device ? device_alloc_host(device, count * sizeof(float))
+                  : memory_alloc_array(count, sizeof(float));
+}
+
+void batch_init(Batch *batch, Device *device)
 {
     BatchSizes sizes = sizes_of(batch);
-    batch->global_crops = memory_alloc_array(sizes.global_crops, sizeof *batch->global_crops);
-    batch->local_crops = memory_alloc_array(sizes.local_crops, sizeof *batch->local_crops);
+    batch->device = device;
+    batch->global_crops = pictures(device, sizes.global_crops);
+    batch->local_crops = pictures(device, sizes.local_crops);
     batch->masks = memory_alloc(sizes.masks);
     batch->upperbound = memory_alloc_array((size_t)batch->groups, sizeof *batch->upperbound);
     batch->indices = memory_alloc_array((size_t)batch->samples, sizeof *batch->indices);
@@ -39,8 +46,13 @@ void batch_init(Batch *batch)
 
 void batch_fini(Batch *batch)
 {
-    memory_free(batch->global_crops);
-    memory_free(batch->local_crops);
+    if (batch->device) {
+        device_free_host(batch->device, batch->global_crops);
+        device_free_host(batch->device, batch->local_crops);
+    } else {
+        memory_free(batch->global_crops);
+        memory_free(batch->local_crops);
+    }
     memory_free(batch->masks);
     memory_free(batch->upperbound);
     memory_free(batch->indices);

@@ -7,6 +7,8 @@
 #ifndef DINOBATCH_DATA_BATCH_H
 #define DINOBATCH_DATA_BATCH_H
 
+#include "device/device.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,12 +28,14 @@ typedef struct {
     int64_t *upperbound; /* [groups] rows of the padded iBOT buffer of each group */
     int64_t *indices;    /* [S] data set index of the image really used */
     double wait_seconds; /* time that loader_next() blocked for this batch */
+    Device *device;      /* whose host memory the pictures lie in; NULL: plain memory */
     int64_t corrupt;     /* unreadable images that had to be replaced for it */
 } Batch;
 
 /* Allocates the arrays of `batch` for the sizes that its caller has filled in (samples and below must be
- * consistent: samples == groups * group_size). Contents are zero. Released by batch_fini. */
-void batch_init(Batch *batch);
+ * consistent: samples == groups * group_size), where given in memory that the device reads at full speed.
+ * Contents are zero. Released by batch_fini. */
+void batch_init(Batch *batch, Device *device);
 
 void batch_fini(Batch *batch);
 

@@ -72,7 +72,7 @@ Status eval_loader_create(EvalLoader **out, const EvalLoaderParams *params, cons
     CHECK(params->crop_size >= 1 && params->crop_size <= params->resize_size);
     EvalLoader *loader = memory_alloc(sizeof *loader);
     loader->params = *params;
-    loader_core_init(&loader->core, set, params->num_workers, params->prefetch);
+    loader_core_init(&loader->core, set, params->num_workers, params->prefetch, 1);
     init_memory(loader);
     int64_t images = params->last - params->first;
     TaskRingParams tasks = {.context = loader,

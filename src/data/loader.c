@@ -124,21 +124,22 @@ static void init_memory(Loader *loader)
                          .global_size = params->augment.global[0].size,
                          .local_size = params->augment.local.size,
                          .patches = side * side};
-        batch_init(batch);
+        batch_init(batch, params->device);
     }
 }
 
 Status loader_create(Loader **out, const LoaderParams *params, const DataSet *set, Error *error)
 {
     *out = NULL;
-    CHECK(params->groups >= 1 && params->group_size >= 1 && params->first_step >= 0 && params->prefetch >= 0);
+    CHECK(params->groups >= 1 && params->group_size >= 1 && params->first_step >= 0 &&
+          params->prefetch >= 0 && params->in_use >= 1);
     CHECK(params->first_group >= 0 && params->first_group + params->groups <= params->total_groups);
     CHECK(params->augment.global[0].size == params->augment.global[1].size);
     CHECK(params->patch_size >= 1 && params->augment.global[0].size % params->patch_size == 0);
     Loader *loader = memory_alloc(sizeof *loader);
     loader->params = *params;
     loader->grid = block_mask_grid(params->augment.global[0].size, params->patch_size);
-    loader_core_init(&loader->core, set, params->num_workers, params->prefetch);
+    loader_core_init(&loader->core, set, params->num_workers, params->prefetch, params->in_use);
     init_memory(loader);
     TaskRingParams tasks = {.context = loader,
                             .begin = begin_batch,

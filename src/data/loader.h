@@ -41,7 +41,9 @@ typedef struct {
     int64_t first_group, groups;                             /* those of this rank */
     int64_t first_step;                                      /* 0, or where the run resumes */
     int num_workers;  /* threads of this rank; 0: loader_next does the work itself */
-    int64_t prefetch; /* batches ahead of the one in use; at least 1 with threads */
+    int64_t prefetch; /* batches ahead of those in use; at least 1 with threads */
+    int in_use;       /* batches that the caller holds at once, 1 or more */
+    Device *device;   /* which will read the batches, or NULL; outlives the loader */
 } LoaderParams;
 
 typedef struct Loader Loader;

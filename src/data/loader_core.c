@@ -3,11 +3,11 @@
 
 #include "base/memory.h"
 
-void loader_core_init(LoaderCore *core, const DataSet *set, int workers, int64_t prefetch)
+void loader_core_init(LoaderCore *core, const DataSet *set, int workers, int64_t prefetch, int in_use)
 {
     int64_t ahead = workers == 0 ? 0 : prefetch > 1 ? prefetch : 1;
     *core = (LoaderCore){
-        .set = set, .threads = workers > 0 ? workers : 1, .workers = workers, .slots = (int)ahead + 1};
+        .set = set, .threads = workers > 0 ? workers : 1, .workers = workers, .slots = (int)ahead + in_use};
     core->scratch = memory_alloc_array((size_t)core->threads, sizeof *core->scratch);
     for (int t = 0; t < core->threads; t++)
         core->scratch[t].augment = augment_scratch_create();

@@ -25,9 +25,9 @@ typedef struct {
     int64_t next_round; /* that loader_core_next hands out */
 } LoaderCore;
 
-/* `workers` threads, 0: the consumer does the work; batches lie in `prefetch` + 1 slots (one without
+/* `workers` threads, 0: the consumer does the work; batches lie in `prefetch` + in_use slots (in_use without
  * workers). Released by loader_core_fini. */
-void loader_core_init(LoaderCore *core, const DataSet *set, int workers, int64_t prefetch);
+void loader_core_init(LoaderCore *core, const DataSet *set, int workers, int64_t prefetch, int in_use);
 
 /* Starts the threads. Of `tasks`, context, begin, run and the rounds count. STATUS_FAILED: they cannot be
  * had. */

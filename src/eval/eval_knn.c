@@ -163,7 +163,7 @@ static Status extract(const EvalKnn *eval, FeatureExtractor *extractor, bool tra
 {
     extractor->what = train ? "k-NN: training features" : "k-NN: validation features";
     OpsLimits limits = feature_extractor_limits(extractor);
-    Ops *ops = ops_cpu_create(&limits, eval->params.threads);
+    Ops *ops = ops_create(eval->params.device, &limits, &(OpsOptions){.threads = eval->params.threads});
     Status status = feature_extractor_run(extractor, ops, eval->params.comm, train ? eval->train : eval->val,
                                           rows, error);
     ops_destroy(ops);
@@ -255,7 +255,8 @@ Status eval_knn_vote(const EvalKnnParams *params, FeatureRows *train, FeatureRow
                            (long long)train->d, (long long)val->d);
     TRY(check_k(config, train->total, error));
     OpsLimits limits = knn_limits(train->d);
-    Ops *ops = ops_cpu_create(&limits, params->threads);
+    Device *device = device_open_host();
+    Ops *ops = ops_create(device, &limits, &(OpsOptions){.threads = params->threads});
     int64_t k = largest_k(config);
     KnnNeighbour *neighbours = memory_alloc_array((size_t)(val->count * k), sizeof *neighbours);
     Status status = comm_agree(params->comm, normalize(ops, train, val, error), error);
@@ -275,6 +276,7 @@ Status eval_knn_vote(const EvalKnnParams *params, FeatureRows *train, FeatureRow
     }
     memory_free(neighbours);
     ops_destroy(ops);
+    device_close(device);
     return status;
 }
 

@@ -36,8 +36,9 @@ typedef struct {
     float mean[3], std[3]; /* of the input, those that the backbone was trained with */
     Comm *comm;
     Log *log;
-    bool raw_only; /* no network will be evaluated: the crop may have any size */
-    int threads;   /* of this rank, for operations; 0: what OpenMP would use */
+    Device *device; /* where networks compute, their weights included */
+    bool raw_only;  /* no network will be evaluated: the crop may have any size */
+    int threads;    /* of this rank, for operations; 0: what OpenMP would use */
 } EvalKnnParams;
 
 typedef struct EvalKnn EvalKnn;

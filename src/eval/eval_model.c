@@ -100,16 +100,23 @@ static void build(EvalModel *model)
     vit_build(&model->vit, &config, &model->table);
     size_t n = (size_t)model->table.flat_count;
     model->flat = memory_alloc_array(n, sizeof *model->flat);
-    if (model->config.compute_precision.teacher.backbone.mixed_precision.param_dtype == DTYPE_BF16)
-        model->reduced = memory_alloc_array(n, sizeof *model->reduced);
-    model->weights = (Weights){&model->table, model->flat, model->reduced};
     model->backbone = (FeatureBackbone){.vit = &model->vit, .weights = &model->weights};
 }
 
-static void refresh(EvalModel *model)
+void eval_model_place(EvalModel *model, Device *device)
 {
-    for (int64_t i = 0; model->reduced && i < model->table.flat_count; i++)
-        model->reduced[i] = dtype_bf16_from_f32(model->flat[i]);
+    int64_t n = model->table.flat_count;
+    Ops *ops = ops_create(device, &(OpsLimits){0}, &(OpsOptions){0});
+    Dtype asked = (Dtype)model->config.compute_precision.teacher.backbone.mixed_precision.param_dtype;
+    model->device = device;
+    model->placed = device_alloc(device, (size_t)n * sizeof *model->placed);
+    device_upload(device, model->placed, model->flat, (size_t)n * sizeof *model->placed);
+    if ((asked == DTYPE_BF16 && ops->has_bf16) || (asked == DTYPE_F16 && ops->has_fp16)) {
+        model->reduced = device_alloc(device, (size_t)n * sizeof *model->reduced);
+        ops->cast(ops, tensor_1d(model->reduced, asked, n), tensor_1d(model->placed, DTYPE_F32, n));
+    }
+    model->weights = (Weights){&model->table, model->placed, model->reduced, asked};
+    ops_destroy(ops);
 }
 
 Status eval_model_load(EvalModel *model, const char *path, CheckpointRole role, const Options *options,
@@ -130,7 +137,6 @@ Status eval_model_load(EvalModel *model, const char *path, CheckpointRole role, 
     TRY(status);
     build(model);
     TRY(checkpoint_load_backbone(model->path, role, &model->table, model->flat, comm, error));
-    refresh(model);
     return STATUS_OK;
 }
 
@@ -147,7 +153,6 @@ Status eval_model_untrained(EvalModel *model, const Config *config, Error *error
     memcpy(model->std, augment.std, sizeof model->std);
     build(model);
     param_table_initialise(&model->table, (uint64_t)model->config.train.seed, model->flat);
-    refresh(model);
     return STATUS_OK;
 }
 
@@ -158,7 +163,10 @@ void eval_model_fini(EvalModel *model)
         param_table_fini(&model->table);
     }
     memory_free(model->flat);
-    memory_free(model->reduced);
+    if (model->device) {
+        device_free(model->device, model->placed);
+        device_free(model->device, model->reduced);
+    }
     config_fini(&model->config);
     *model = (EvalModel){0};
 }

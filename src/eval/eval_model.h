@@ -19,8 +19,10 @@ typedef struct {
     float mean[3], std[3];
     Vit vit;
     ParamTable table;
-    float *flat;       /* [table.flat_count] owned */
-    uint16_t *reduced; /* bf16 copy, or NULL; owned */
+    float *flat;       /* [table.flat_count] host; owned */
+    Device *device;    /* where the network was placed; borrowed */
+    float *placed;     /* [table.flat_count] of the device; owned */
+    uint16_t *reduced; /* 16-bit copy there, or NULL; owned */
     Weights weights;
     FeatureBackbone backbone; /* views of the above */
 } EvalModel;
@@ -38,6 +40,11 @@ Status eval_model_load(EvalModel *model, const char *path, CheckpointRole role, 
 /* The same kind of network at its first step: weights drawn from train.seed as pretraining does, of `config`
  * (which is copied). Not collective. */
 Status eval_model_untrained(EvalModel *model, const Config *config, Error *error);
+
+/* Puts the weights into the device's memory, in the precision that compute_precision.teacher.backbone asks
+ * for where the device has it; before that the backbone must not be run. The device must outlive the model.
+ */
+void eval_model_place(EvalModel *model, Device *device);
 
 void eval_model_fini(EvalModel *model);
 

@@ -58,7 +58,8 @@ static OpsLimits backbone_limits(const FeatureBackbone *backbone, int64_t n, int
                        .width = widest > pixels ? widest : pixels,
                        .max_seqlen = tokens,
                        .head_dim = c->embed_dim / c->num_heads,
-                       .bf16 = backbone->weights->reduced != NULL};
+                       .heads = c->num_heads,
+                       .reduced = true};
 }
 
 OpsLimits feature_extractor_limits(const FeatureExtractor *extractor)
@@ -85,25 +86,34 @@ typedef struct {
     bool patches; /* all patch tokens, else the class tokens */
 } FeatureImages;
 
-static FeaturePass layout_pass(const FeatureBackbone *backbone, const FeatureImages *images, Arena *arena)
+/* On a real arena the images are on their way to the device when it returns. */
+static FeaturePass layout_pass(const FeatureBackbone *backbone, Device *device, const FeatureImages *images,
+                               Arena *arena)
 {
     const Vit *vit = backbone->vit;
+    ArenaMark mark = arena_mark(arena);
+    int64_t shape[] = {images->n, VIT_IMAGE_CHANNELS, images->height, images->width};
     VitCrops crops = {.sequences = images->n, .height = images->height, .width = images->width};
-    crops.images = tensor_view(images->images, DTYPE_F32, 4,
-                               (int64_t[]){images->n, VIT_IMAGE_CHANNELS, images->height, images->width});
-    VitInput input = {.set_count = 1, .sets = {crops}};
+    crops.images = tensor_view(images->images, DTYPE_F32, 4, shape);
+    if (device_kind(device) != DEVICE_CPU)
+        crops.images.data =
+            arena_alloc(arena, (size_t)(shape[0] * shape[1] * shape[2] * shape[3]) * sizeof *images->images);
+    VitInput input = {.set_count = 1, .sets = {crops}, .act = weights_act(backbone->weights)};
     int64_t each = images->patches ? vit_patches(vit, images->height, images->width) : 1;
     FeaturePass p = {.pass = vit_pass(vit, &input, arena), .row_count = images->n * each};
-    p.rows = tensor_alloc_1d(arena, DTYPE_I32, p.row_count);
+    int32_t *rows;
+    p.rows = tensor_stage_1d(arena, DTYPE_I32, p.row_count, &rows);
     p.tokens = tensor_alloc_2d(arena, DTYPE_F32, p.row_count, vit->config.embed_dim);
     p.stats = tensor_alloc_2d(arena, DTYPE_F32, p.row_count, 2);
     if (arena_is_measuring(arena)) return p;
 
     int64_t offset = images->patches ? 1 + vit->config.num_register_tokens : 0;
-    int32_t *rows = tensor_i32(p.rows);
     for (int64_t i = 0; i < images->n; i++)
         for (int64_t j = 0; j < each; j++)
             *rows++ = (int32_t)(vit_row(&p.pass, 0, i) + offset + j);
+    device_upload_staged(device, arena, mark);
+    if (crops.images.data != images->images)
+        device_upload(device, crops.images.data, images->images, tensor_bytes(crops.images));
     return p;
 }
 
@@ -120,12 +130,12 @@ void feature_extractor_patch_tokens(const FeatureBackbone *backbone, const Ops *
 {
     FeatureImages all = {.images = images, .n = n, .height = height, .width = width, .patches = true};
     Arena plan = arena_measuring();
-    layout_pass(backbone, &all, &plan);
-    Arena arena = arena_create(plan.peak);
-    FeaturePass p = layout_pass(backbone, &all, &arena);
+    layout_pass(backbone, ops->device, &all, &plan);
+    Arena arena = device_arena_create(ops->device, &plan);
+    FeaturePass p = layout_pass(backbone, ops->device, &all, &arena);
     run_pass(backbone, ops, &p);
-    memcpy(out, p.tokens.data, tensor_bytes(p.tokens));
-    arena_destroy(&arena);
+    device_download(ops->device, out, p.tokens.data, tensor_bytes(p.tokens));
+    device_arena_destroy(ops->device, &arena);
 }
 
 /* --- batches --- */
@@ -152,8 +162,32 @@ static FeatureImages batch_images(const FeatureExtractor *extractor, float *imag
                            .patches = extractor->kind == FEATURE_MEAN_PATCH};
 }
 
+/* Memory of one batch. */
+typedef struct {
+    Arena arena;
+    float *tokens; /* the pass's tokens on the host */
+} FeatureWork;
+
+static FeatureWork work_create(const FeatureExtractor *extractor, Device *device)
+{
+    FeatureWork work = {0};
+    if (extractor->kind == FEATURE_RAW_PIXELS) return work;
+    Arena plan = arena_measuring();
+    FeatureImages largest = batch_images(extractor, NULL, extractor->input.batch_size);
+    FeaturePass p = layout_pass(extractor->backbone, device, &largest, &plan);
+    work.arena = device_arena_create(device, &plan);
+    work.tokens = device_alloc_host(device, tensor_bytes(p.tokens));
+    return work;
+}
+
+static void work_destroy(FeatureWork *work, Device *device)
+{
+    device_arena_destroy(device, &work->arena);
+    device_free_host(device, work->tokens);
+}
+
 /* out[n, columns] of images[n, 3, edge, edge]. */
-static void compute_batch(const FeatureExtractor *extractor, const Ops *ops, Arena *arena, float *images,
+static void compute_batch(const FeatureExtractor *extractor, const Ops *ops, FeatureWork *work, float *images,
                           int64_t n, float *out)
 {
     int64_t d = feature_extractor_columns(extractor);
@@ -161,14 +195,16 @@ static void compute_batch(const FeatureExtractor *extractor, const Ops *ops, Are
         memcpy(out, images, (size_t)(n * d) * sizeof *out);
         return;
     }
-    arena_reset(arena, 0);
+    arena_reset(&work->arena, ARENA_START);
     FeatureImages batch = batch_images(extractor, images, n);
-    FeaturePass p = layout_pass(extractor->backbone, &batch, arena);
+    FeaturePass p = layout_pass(extractor->backbone, ops->device, &batch, &work->arena);
     run_pass(extractor->backbone, ops, &p);
+    device_download(ops->device, work->tokens, p.tokens.data, tensor_bytes(p.tokens));
+    device_finish(ops->device);
     if (extractor->kind == FEATURE_MEAN_PATCH)
-        mean_of_patches(out, tensor_f32(p.tokens), n, p.row_count / n, d);
+        mean_of_patches(out, work->tokens, n, p.row_count / n, d);
     else
-        memcpy(out, p.tokens.data, tensor_bytes(p.tokens));
+        memcpy(out, work->tokens, (size_t)(n * d) * sizeof *out);
 }
 
 /* Moves the rows of readable images to the front of the batch's rows and counts them in. */
@@ -219,7 +255,7 @@ static EvalLoaderParams loader_params(const FeatureExtractor *extractor, int64_t
 }
 
 /* All batches of this rank's part. Not collective. */
-static Status extract_part(const FeatureExtractor *extractor, const Ops *ops, Arena *arena,
+static Status extract_part(const FeatureExtractor *extractor, const Ops *ops, FeatureWork *work,
                            EvalLoader *loader, int64_t images, FeatureRows *rows, Error *error)
 {
     Progress progress =
@@ -230,7 +266,7 @@ static Status extract_part(const FeatureExtractor *extractor, const Ops *ops, Ar
         EvalBatch *batch = NULL;
         status = eval_loader_next(loader, &batch, error);
         if (status != STATUS_OK || !batch) break;
-        compute_batch(extractor, ops, arena, batch->images, batch->count,
+        compute_batch(extractor, ops, work, batch->images, batch->count,
                       rows->values + rows->count * rows->d);
         keep_valid(rows, batch);
         eval_loader_release(loader, batch);
@@ -260,21 +296,15 @@ Status feature_extractor_run(const FeatureExtractor *extractor, const Ops *ops, 
     feature_rows_init(rows, last - first, feature_extractor_columns(extractor));
     TRY(comm_agree(comm, feature_extractor_check(extractor, error), error));
 
-    Arena arena = {0};
-    if (extractor->kind != FEATURE_RAW_PIXELS) {
-        Arena plan = arena_measuring();
-        FeatureImages largest = batch_images(extractor, NULL, extractor->input.batch_size);
-        layout_pass(extractor->backbone, &largest, &plan);
-        arena = arena_create(plan.peak);
-    }
+    FeatureWork work = work_create(extractor, ops->device);
     EvalLoaderParams params = loader_params(extractor, first, last);
     EvalLoader *loader = NULL;
     Status status = eval_loader_create(&loader, &params, set, error);
-    if (status == STATUS_OK) status = extract_part(extractor, ops, &arena, loader, last - first, rows, error);
+    if (status == STATUS_OK) status = extract_part(extractor, ops, &work, loader, last - first, rows, error);
     status = comm_agree(comm, status, error);
     if (status == STATUS_OK) tell_corrupt(data_set_corrupt(set), comm, extractor->log);
     eval_loader_destroy(loader);
-    arena_destroy(&arena);
+    work_destroy(&work, ops->device);
     TRY(status);
 
     comm_all_reduce(comm, &rows->skipped, 1, DTYPE_I64, COMM_SUM, NULL);

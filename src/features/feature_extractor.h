@@ -31,7 +31,7 @@ typedef enum {
 /* "class_token", "mean_patch", "raw_pixels": the word for files. */
 const char *feature_extractor_layer(FeatureKind kind);
 
-/* A backbone whose weights are in place. All borrowed. */
+/* A backbone whose weights are in place, in the memory of the device that computes. All borrowed. */
 typedef struct {
     const Vit *vit;
     const Weights *weights;

@@ -8,39 +8,35 @@ static double term_count(int64_t local_crops)
     return 2.0 + (local_crops > 0 ? 2.0 * (double)local_crops : 1.0);
 }
 
-DinoClstokenLoss dino_clstoken_loss_layout(Arena *arena, int64_t samples, int64_t local_crops,
-                                           int64_t first_teacher_row, double loss_weight,
+DinoClstokenLoss dino_clstoken_loss_layout(Arena *arena, const DinoClstokenRows *rows, double loss_weight,
                                            int64_t total_samples)
 {
-    int64_t per_sample = 2 + local_crops, n = samples * per_sample;
-    DinoClstokenLoss loss = {.samples = samples, .local_crops = local_crops};
-    loss.targets = tensor_alloc_2d(arena, DTYPE_I32, n, 2);
-    loss.row_weight = tensor_alloc_1d(arena, DTYPE_F32, n);
+    int64_t per_sample = 2 + rows->local_crops, n = rows->samples * per_sample;
+    DinoClstokenLoss loss = {.share = 1.0 / (term_count(rows->local_crops) * (double)total_samples)};
+    int32_t *targets, *local_group, *global_group;
+    float *weights;
+    loss.targets = tensor_stage_2d(arena, DTYPE_I32, n, 2, &targets);
+    loss.row_weight = tensor_stage_1d(arena, DTYPE_F32, n, &weights);
+    loss.local_group = tensor_stage_1d(arena, DTYPE_I32, n, &local_group);
+    loss.global_group = tensor_stage_1d(arena, DTYPE_I32, n, &global_group);
     loss.loss = tensor_alloc_1d(arena, DTYPE_F32, n);
     if (arena_is_measuring(arena)) return loss;
 
-    int32_t *targets = tensor_i32(loss.targets);
-    float *weights = tensor_f32(loss.row_weight);
-    float weight = (float)(loss_weight / (term_count(local_crops) * (double)total_samples));
     for (int64_t i = 0; i < n; i++) {
-        int64_t crop = i % per_sample;
-        int32_t first = (int32_t)(first_teacher_row + 2 * (i / per_sample));
-        weights[i] = weight;
+        int64_t sample = i / per_sample, crop = i % per_sample;
+        int32_t first = (int32_t)(2 * (rows->first_sample + sample));
+        int32_t group = (int32_t)(rows->first_group + (rows->first_sample + sample) / rows->group_size);
+        weights[i] = (float)(loss_weight * loss.share);
         targets[2 * i] = crop == 0 ? first + 1 : first;
         targets[2 * i + 1] = crop < 2 ? -1 : first + 1;
+        local_group[i] = crop < 2 ? -1 : group;
+        global_group[i] = crop < 2 ? group : -1;
     }
     return loss;
 }
 
-void dino_clstoken_loss_sums(const DinoClstokenLoss *loss, int64_t first_sample, int64_t group_size,
-                             int64_t total_samples, double *local_by_group, double *global_by_group)
+void dino_clstoken_loss_sums(const DinoClstokenLoss *loss, const Ops *ops, Tensor local, Tensor global)
 {
-    int64_t per_sample = 2 + loss->local_crops;
-    const float *rows = tensor_f32(loss->loss);
-    double divisor = term_count(loss->local_crops) * (double)total_samples;
-    for (int64_t i = 0; i < loss->samples * per_sample; i++) {
-        int64_t group = (first_sample + i / per_sample) / group_size;
-        double *sum = i % per_sample < 2 ? global_by_group : local_by_group;
-        sum[group] += rows[i] / divisor;
-    }
+    ops->group_sums(ops, local, loss->loss, tensor_none(), loss->local_group, loss->share);
+    ops->group_sums(ops, global, loss->loss, tensor_none(), loss->global_group, loss->share);
 }

@@ -10,23 +10,30 @@
 
 #include "ops/ops.h"
 
+/* Which samples a pass of the student holds. */
 typedef struct {
     int64_t samples, local_crops;
-    Tensor targets;    /* [samples * (2 + L), 2] int32: rows of the teacher, -1: none */
-    Tensor row_weight; /* [samples * (2 + L)] fp32 */
-    Tensor loss;       /* [samples * (2 + L)] fp32: results of prototype_cross_entropy */
+    int64_t first_sample; /* of the pass, among this rank's; the teacher has its rows at 2 * sample + crop */
+    int64_t group_size;   /* samples of a group */
+    int64_t first_group;  /* of this rank, among all */
+} DinoClstokenRows;
+
+/* Rows of the pass: n = samples * (2 + L). */
+typedef struct {
+    Tensor targets;                   /* [n, 2] int32: rows of the teacher, -1: none */
+    Tensor row_weight;                /* [n] fp32 */
+    Tensor local_group, global_group; /* [n] int32: the group of a local (global) crop, -1 for the others */
+    Tensor loss;                      /* [n] fp32: results of prototype_cross_entropy */
+    double share;                     /* of a row's loss in the mean over terms and samples */
 } DinoClstokenLoss;
 
-/* Which comparisons `samples` samples make, the first of which has teacher row first_teacher_row. Every row
- * counts loss_weight / ((2 + max(2 L, 1)) * total_samples), total_samples being those of all ranks. */
-DinoClstokenLoss dino_clstoken_loss_layout(Arena *arena, int64_t samples, int64_t local_crops,
-                                           int64_t first_teacher_row, double loss_weight,
+/* Which comparisons the samples make. Every row counts loss_weight / ((2 + max(2 L, 1)) * total_samples),
+ * total_samples being those of all ranks. */
+DinoClstokenLoss dino_clstoken_loss_layout(Arena *arena, const DinoClstokenRows *rows, double loss_weight,
                                            int64_t total_samples);
 
-/* The reference's logged values, as the samples' share of the mean over total_samples, added to the entries
- * of the groups that they belong to: the first sample has number first_sample, its group is first_sample /
- * group_size. */
-void dino_clstoken_loss_sums(const DinoClstokenLoss *loss, int64_t first_sample, int64_t group_size,
-                             int64_t total_samples, double *local_by_group, double *global_by_group);
+/* The reference's logged values, as the samples' share of the mean over all samples, added to the entries of
+ * local[groups of all ranks] fp64 and global, alike, of the groups that the samples belong to. */
+void dino_clstoken_loss_sums(const DinoClstokenLoss *loss, const Ops *ops, Tensor local, Tensor global);
 
 #endif

@@ -9,29 +9,37 @@
 
 #include "ops/ops.h"
 
+/* Which patches a pass holds. */
 typedef struct {
-    int64_t patches;   /* masked patches */
-    Tensor positions;  /* [patches] int32: crop * N + patch, crops counted from the first of these */
-    Tensor targets;    /* [patches, 1] int32: rows of the teacher */
-    Tensor row_weight; /* [patches] fp32: in the differentiated loss */
-    Tensor loss;       /* [patches] fp32: results of prototype_cross_entropy */
+    const unsigned char *masks; /* [crops, N]; not read while measuring */
+    int64_t crops, patches_per_crop;
+    int64_t count;             /* masked patches in them; while measuring, as many rows are laid out */
+    int64_t first_teacher_row; /* of the first masked patch */
+    int64_t first_crop;        /* of the pass, among this rank's */
+    int64_t crops_per_group;
+    int64_t first_group; /* of this rank, among all */
+} IbotPatchRows;
+
+typedef struct {
+    int64_t patches;          /* masked patches */
+    const int32_t *positions; /* [patches], host: crop * N + patch, crops counted from the first of these */
+    Tensor targets;           /* [patches, 1] int32: rows of the teacher */
+    Tensor row_weight;        /* [patches] fp32: in the differentiated loss */
+    Tensor group;             /* [patches] int32 */
+    Tensor loss;              /* [patches] fp32: results of prototype_cross_entropy */
+    double loss_weight;
 } IbotPatchLoss;
 
 /* Masked patches in masks[crops, N] uint8. */
 int64_t ibot_patch_loss_count(const unsigned char *masks, int64_t crops, int64_t patches_per_crop);
 
-/* From the masks[crops, N] of some crops, whose first masked patch is row first_teacher_row of the teacher.
- * On a measuring arena `masks` is not read and `count` rows are laid out; otherwise count is
- * ibot_patch_loss_count of them. Each patch counts loss_weight / (masked patches of its crop) / total_crops,
- * total_crops being the global crops of all ranks. */
-IbotPatchLoss ibot_patch_loss_layout(Arena *arena, const unsigned char *masks, int64_t crops,
-                                     int64_t patches_per_crop, int64_t count, int64_t first_teacher_row,
-                                     double loss_weight, int64_t total_crops);
+/* Each patch counts loss_weight / (masked patches of its crop) / total_crops, total_crops being the global
+ * crops of all ranks. */
+IbotPatchLoss ibot_patch_loss_layout(Arena *arena, const IbotPatchRows *rows, double loss_weight,
+                                     int64_t total_crops);
 
 /* The value that is differentiated, without its weight, as these crops' share (twice what the reference
- * logs), added to the entries of the groups that they belong to: the first crop has number first_crop, its
- * group is first_crop / crops_per_group. */
-void ibot_patch_loss_sums(const IbotPatchLoss *loss, int64_t patches_per_crop, int64_t first_crop,
-                          int64_t crops_per_group, double loss_weight, double *by_group);
+ * logs), added to the entries of by_group [groups of all ranks] fp64 of the groups that they belong to. */
+void ibot_patch_loss_sums(const IbotPatchLoss *loss, const Ops *ops, Tensor by_group);
 
 #endif

@@ -12,12 +12,7 @@ void teacher_targets_centering(const Ops *ops, Tensor bias, Tensor center, Tenso
                                const TeacherScores *scores, Tensor row_weight, double temp, double momentum,
                                Comm *comm)
 {
-    int64_t K = center.shape[0];
-    float *b = tensor_f32(bias), *c = tensor_f32(center), *s = tensor_f32(sum);
     ops->prototype_center(ops, sum, scores->rows, scores->v, scores->scale, row_weight);
-    comm_all_reduce(comm, s, K, DTYPE_F32, COMM_SUM, NULL);
-    for (int64_t k = 0; k < K; k++) {
-        b[k] = (float)(-(double)c[k] / temp);
-        c[k] = (float)((double)c[k] * momentum + (double)s[k] * (1.0 - momentum));
-    }
+    comm_all_reduce(comm, sum.data, tensor_count(sum), DTYPE_F32, COMM_SUM, ops->device);
+    ops->center_update(ops, bias, center, sum, temp, momentum);
 }

@@ -41,7 +41,7 @@ TokenSubset drop_path_subset(const PackedSequence *pack, Arena *arena, const Dro
 {
     if (draw->rate <= 0) return packed_sequence_all(pack);
     CHECK(draw->block < 1024);
-    float *scale = arena_alloc(arena, (size_t)pack->sequences * sizeof *scale);
+    float *scale = arena_alloc_host(arena, (size_t)pack->sequences * sizeof *scale);
     bool measuring = arena_is_measuring(arena);
     if (!measuring) memset(scale, 0, (size_t)pack->sequences * sizeof *scale);
 
@@ -49,7 +49,7 @@ TokenSubset drop_path_subset(const PackedSequence *pack, Arena *arena, const Dro
     for (int i = 0; i < pack->set_count; i++) {
         const PackedSet *packed = &pack->sets[i];
         const DropPathSet *s = &draw->sets[i];
-        int32_t *permutation = arena_alloc(arena, (size_t)s->group_sequences * sizeof *permutation);
+        int32_t *permutation = arena_alloc_host(arena, (size_t)s->group_sequences * sizeof *permutation);
         int64_t end = s->first_sequence + packed->sequences;
         for (int64_t group = s->first_sequence / s->group_sequences; group * s->group_sequences < end;
              group++) {

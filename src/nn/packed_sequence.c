@@ -17,11 +17,11 @@ PackedSequence packed_sequence_make(Arena *arena, int set_count, const int64_t *
         pack.tokens += sequences[i] * tokens_each[i];
     }
     CHECK(pack.tokens < INT32_MAX);
-    pack.cu_seqlens = tensor_alloc_1d(arena, DTYPE_I32, pack.sequences + 1);
+    int32_t *starts, at = 0;
+    pack.cu_seqlens = tensor_stage_1d(arena, DTYPE_I32, pack.sequences + 1, &starts);
+    pack.starts = starts;
     if (arena_is_measuring(arena)) return pack;
 
-    int32_t *starts = tensor_i32(pack.cu_seqlens);
-    int32_t at = 0;
     int64_t s = 0;
     starts[0] = 0;
     for (int i = 0; i < set_count; i++) {
@@ -43,9 +43,8 @@ TokenSubset packed_sequence_subset(const PackedSequence *pack, Arena *arena, con
                                    int64_t sequence_bound, int64_t token_bound)
 {
     TokenSubset subset = {.sequences = sequence_bound, .tokens = token_bound};
-    const int32_t *starts = NULL;
+    const int32_t *starts = pack->starts;
     if (!arena_is_measuring(arena)) {
-        starts = tensor_i32(pack->cu_seqlens);
         subset.sequences = subset.tokens = 0;
         for (int64_t s = 0; s < pack->sequences; s++) {
             if (scale[s] <= 0) continue;
@@ -54,13 +53,13 @@ TokenSubset packed_sequence_subset(const PackedSequence *pack, Arena *arena, con
         }
         CHECK(subset.sequences <= sequence_bound && subset.tokens <= token_bound);
     }
-    subset.rows = tensor_alloc_1d(arena, DTYPE_I32, subset.tokens);
-    subset.row_scale = tensor_alloc_1d(arena, DTYPE_F32, subset.tokens);
-    subset.cu_seqlens = tensor_alloc_1d(arena, DTYPE_I32, subset.sequences + 1);
+    int32_t *rows, *cu_seqlens, at = 0;
+    float *row_scale;
+    subset.rows = tensor_stage_1d(arena, DTYPE_I32, subset.tokens, &rows);
+    subset.row_scale = tensor_stage_1d(arena, DTYPE_F32, subset.tokens, &row_scale);
+    subset.cu_seqlens = tensor_stage_1d(arena, DTYPE_I32, subset.sequences + 1, &cu_seqlens);
     if (arena_is_measuring(arena)) return subset;
 
-    int32_t *rows = tensor_i32(subset.rows), *cu_seqlens = tensor_i32(subset.cu_seqlens), at = 0;
-    float *row_scale = tensor_f32(subset.row_scale);
     int64_t kept = 0;
     cu_seqlens[0] = 0;
     for (int64_t s = 0; s < pack->sequences; s++) {

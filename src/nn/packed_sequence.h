@@ -23,7 +23,8 @@ typedef struct {
     int set_count;
     PackedSet sets[PACKED_MAX_SETS];
     int64_t sequences, tokens;
-    Tensor cu_seqlens; /* [sequences + 1] int32 */
+    Tensor cu_seqlens;     /* [sequences + 1] int32, staged */
+    const int32_t *starts; /* the same where the host reads it; NULL while measuring */
 } PackedSequence;
 
 /* The part of a pack that a residual branch computes (stochastic depth keeps a subset of the sequences). */

@@ -136,7 +136,9 @@ static Arena layout_shared_block(const Vit *vit, const VitPass *pass, Arena *are
     Arena plan = arena_measuring();
     vit_block_activations(&vit->blocks[0], &plan, pass->input.act, all, all);
     void *room = arena_alloc(arena, plan.peak);
-    return arena_is_measuring(arena) ? arena_measuring() : (Arena){.base = room, .capacity = plan.peak};
+    return arena_is_measuring(arena)
+               ? arena_measuring()
+               : (Arena){.base = room, .capacity = plan.peak, .foreign = arena->foreign};
 }
 
 /* Blocks of a pass with backward: what each keeps, or with recompute its input and a common rest. */
@@ -144,16 +146,16 @@ static void layout_blocks(const Vit *vit, VitPass *pass, Arena *arena)
 {
     int64_t depth = vit->config.depth;
     bool measuring = arena_is_measuring(arena), recompute = pass->input.recompute;
-    pass->blocks = arena_alloc(arena, (size_t)depth * sizeof *pass->blocks);
+    pass->blocks = arena_alloc_host(arena, (size_t)depth * sizeof *pass->blocks);
     Arena shared = {0};
     if (recompute) {
-        pass->inputs = arena_alloc(arena, (size_t)depth * sizeof *pass->inputs);
+        pass->inputs = arena_alloc_host(arena, (size_t)depth * sizeof *pass->inputs);
         shared = layout_shared_block(vit, pass, arena);
     }
     for (int64_t i = 0; i < depth; i++) {
         TokenSubset attention = branch_subset(vit, pass, arena, i, DROP_PATH_ATTENTION);
         TokenSubset ffn = branch_subset(vit, pass, arena, i, DROP_PATH_FFN);
-        if (recompute) arena_reset(&shared, 0);
+        if (recompute) arena_reset(&shared, ARENA_START);
         VitBlockActivations acts = vit_block_activations(&vit->blocks[i], recompute ? &shared : arena,
                                                          pass->input.act, attention, ffn);
         if (!measuring) pass->blocks[i] = acts;
@@ -181,7 +183,7 @@ VitPass vit_pass(const Vit *vit, const VitInput *input, Arena *arena)
         CHECK(!input->drop_path);
         TokenSubset all = packed_sequence_all(&pass.pack);
         VitBlockActivations shared = vit_block_activations(&vit->blocks[0], arena, input->act, all, all);
-        pass.blocks = arena_alloc(arena, sizeof shared);
+        pass.blocks = arena_alloc_host(arena, sizeof shared);
         if (!arena_is_measuring(arena)) *pass.blocks = shared;
         return pass;
     }

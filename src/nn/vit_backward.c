@@ -26,7 +26,7 @@ static void embed_set_backward(const Vit *vit, const Ops *ops, const Weights *w,
     Tensor d_position = d_native;
     if (resampled) {
         d_position = tensor_2d(pass->position_scratch.data, DTYPE_F32, 1 + pass->patches[set], D);
-        memset(d_position.data, 0, tensor_bytes(d_position));
+        ops->zero(ops, d_position);
     }
     Tensor d_projected = pass->projected[set]; /* the projection itself is not needed any more */
     Tensor dx = tensor_rows(pass->dx, packed->first_row, packed->sequences * packed->tokens_each);

@@ -89,9 +89,9 @@ VitBlockActivations vit_block_activations(const VitBlock *block, Arena *arena, D
 static void attention_branch_forward(const VitBlock *b, const Ops *ops, const Weights *w,
                                      VitBlockActivations *a, Tensor x)
 {
-    ops->gather_rows(ops, a->x1, x, a->attention.rows);
-    ops->layer_norm_forward(ops, a->y1, a->stats1, a->x1, tensor_none(), weights_vector(w, b->norm1_weight),
-                            weights_vector(w, b->norm1_bias), LAYER_NORM_EPS);
+    ops->layer_norm_forward(ops, a->y1, a->stats1, a->x1, x, a->attention.rows,
+                            weights_vector(w, b->norm1_weight), weights_vector(w, b->norm1_bias),
+                            LAYER_NORM_EPS);
     ops->linear_forward(ops, a->qkv, a->y1, weights_matrix(w, b->qkv_weight), weights_vector(w, b->qkv_bias));
     ops->attention_forward(ops, a->attended, a->lse, a->qkv, a->attention.cu_seqlens, b->heads);
     ops->linear_forward(ops, a->out1, a->attended, weights_matrix(w, b->proj_weight),
@@ -103,8 +103,7 @@ static void attention_branch_forward(const VitBlock *b, const Ops *ops, const We
 static void ffn_branch_forward(const VitBlock *b, const Ops *ops, const Weights *w, VitBlockActivations *a,
                                Tensor x)
 {
-    ops->gather_rows(ops, a->x2, x, a->ffn.rows);
-    ops->layer_norm_forward(ops, a->y2, a->stats2, a->x2, tensor_none(), weights_vector(w, b->norm2_weight),
+    ops->layer_norm_forward(ops, a->y2, a->stats2, a->x2, x, a->ffn.rows, weights_vector(w, b->norm2_weight),
                             weights_vector(w, b->norm2_bias), LAYER_NORM_EPS);
     ops->linear_forward(ops, a->hidden_in, a->y2, weights_matrix(w, b->ffn_in_weight),
                         weights_vector(w, b->ffn_in_bias));
@@ -131,7 +130,6 @@ VitBlockScratch vit_block_scratch(const VitBlock *block, Arena *arena, Dtype act
     s.narrow = tensor_alloc_1d(arena, act, tokens * D);
     s.wide = tensor_alloc_1d(arena, act, tokens * (hidden > D ? hidden : D));
     s.wider = tensor_alloc_1d(arena, act, tokens * (hidden_in > 3 * D ? hidden_in : 3 * D));
-    s.kept = tensor_alloc_1d(arena, DTYPE_F32, tokens * D);
     return s;
 }
 
@@ -142,21 +140,14 @@ static Tensor carve(Tensor buffer, int64_t rows, int64_t columns)
     return tensor_2d(buffer.data, buffer.dtype, rows, columns);
 }
 
-/* The end of either branch's backward: dy[n, D] through the LayerNorm into the residual stream dx. */
+/* The end of either branch's backward: dy[n, D] through the LayerNorm of the kept rows x into the residual
+ * stream dx. */
 static void norm_backward(const Ops *ops, const Weights *w, const int norm[2], Tensor dy, Tensor x,
-                          Tensor stats, Tensor rows, Tensor dx, float *grads, const VitBlockScratch *scratch)
+                          Tensor stats, Tensor rows, Tensor dx, float *grads)
 {
-    Tensor d_weight = param_vector_view(w->table, norm[0], grads),
-           d_bias = param_vector_view(w->table, norm[1], grads);
-    Tensor weight = weights_vector(w, norm[0]);
-    if (!tensor_given(rows)) {
-        ops->layer_norm_backward(ops, dx, d_weight, d_bias, dy, x, rows, stats, weight);
-        return;
-    }
-    Tensor d_kept = carve(scratch->kept, x.shape[0], x.shape[1]);
-    memset(d_kept.data, 0, tensor_bytes(d_kept));
-    ops->layer_norm_backward(ops, d_kept, d_weight, d_bias, dy, x, tensor_none(), stats, weight);
-    ops->scatter_add_rows(ops, dx, d_kept, rows);
+    ops->layer_norm_backward(ops, dx, param_vector_view(w->table, norm[0], grads),
+                             param_vector_view(w->table, norm[1], grads), dy, x, rows, stats,
+                             weights_vector(w, norm[0]));
 }
 
 static void ffn_branch_backward(const VitBlock *b, const Ops *ops, const Weights *w,
@@ -182,7 +173,7 @@ static void ffn_branch_backward(const VitBlock *b, const Ops *ops, const Weights
     Tensor d_y = d_out;
     ops->linear_backward_input(ops, d_y, d_hidden_in, weights_matrix(w, b->ffn_in_weight));
     norm_backward(ops, w, (const int[]){b->norm2_weight, b->norm2_bias}, d_y, a->x2, a->stats2, a->ffn.rows,
-                  dx, grads, scratch);
+                  dx, grads);
 }
 
 static void attention_branch_backward(const VitBlock *b, const Ops *ops, const Weights *w,
@@ -206,7 +197,7 @@ static void attention_branch_backward(const VitBlock *b, const Ops *ops, const W
     Tensor d_y = d_out;
     ops->linear_backward_input(ops, d_y, d_qkv, weights_matrix(w, b->qkv_weight));
     norm_backward(ops, w, (const int[]){b->norm1_weight, b->norm1_bias}, d_y, a->x1, a->stats1,
-                  a->attention.rows, dx, grads, scratch);
+                  a->attention.rows, dx, grads);
 }
 
 void vit_block_backward(const VitBlock *block, const Ops *ops, const Weights *weights,

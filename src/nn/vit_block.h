@@ -55,7 +55,6 @@ void vit_block_forward(const VitBlock *block, const Ops *ops, const Weights *wei
 /* Temporary memory of a backward pass, shared by all blocks of a model. */
 typedef struct {
     Tensor narrow, wide, wider; /* flat buffers of activations; each use takes the front of one as a matrix */
-    Tensor kept;                /* the same in fp32 */
 } VitBlockScratch;
 
 /* Room for any block like this one with up to `tokens` kept tokens, from the arena. */

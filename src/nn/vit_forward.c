@@ -63,7 +63,8 @@ void vit_norm_forward(const Vit *vit, const Ops *ops, const Weights *weights, Te
                       Tensor out, Tensor stats, const NnHooks *hooks)
 {
     nn_hooks_before(hooks, vit->norm_unit, NN_FORWARD);
-    ops->layer_norm_forward(ops, out, stats, x, rows, weights_vector(weights, vit->norm_weight),
+    ops->layer_norm_forward(ops, out, stats, tensor_none(), x, rows,
+                            weights_vector(weights, vit->norm_weight),
                             weights_vector(weights, vit->norm_bias), LAYER_NORM_EPS);
     nn_hooks_after(hooks, vit->norm_unit, NN_FORWARD);
 }

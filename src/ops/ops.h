@@ -1,17 +1,21 @@
 /* ops.h - the table of operations: what the model, the losses and the optimiser are made of.
  *
  * One X-macro list makes the struct of function pointers that callers use (`ops->gelu_forward(ops, y, x)`),
- * and the prototypes of each backend (`cpu_gelu_forward`). `ops/cpu` is the definition of correct and fast on
- * a host.
+ * and the prototypes of each backend (`cpu_gelu_forward`, `cuda_gelu_forward`). `ops/cpu` is the definition
+ * of correct, and fast on a host; `ops/cuda` is its twin on a GPU.
  *
  * Words used below
- *   n, N        rows (tokens); n rows taken out of N where `rows` [n] int32 selects them, all of them where
- * it is none act         an activation: fp32 or bf16; all act operands of one call have the same type fp32
- * always fp32, whatever the compute type mat         a weight matrix: fp32 or bf16 (bf16: products of bf16
- * numbers, sums in fp32) "written"   every element is set; "+="  added to what is there Tensors may have no
- * rows (n = 0): nothing is written then, and nothing fails. Nothing aliases unless it says so. Operations
- * allocate nothing; temporary memory comes from ops->scratch. For one thread count the result is the same
- * bits every time. Shapes are checked by asserts: a wrong one is our bug.
+ * - n, N: rows (tokens); n rows taken out of N where `rows` [n] int32 selects them, all where it is none
+ * - act: an activation: fp32, bf16 or fp16; all act operands of one call have the same type
+ * - fp32: always fp32, whatever the compute type
+ * - mat: a weight matrix: fp32, bf16 or fp16 (16 bits: products of such numbers, sums in fp32)
+ * - written: every element is set; "+=": added to what is there
+ *
+ * Every tensor lies in the memory of ops->device, and work is done in the order of the calls; nothing is
+ * handed back to the host: results go to tensors, which device_download fetches. Tensors may have no rows (n
+ * = 0): nothing is written then, and nothing fails. Nothing aliases unless it says so. Operations allocate
+ * nothing; temporary memory comes from ops->scratch. For one thread count the result is the same bits every
+ * time, on a GPU too. Shapes are checked by asserts: a wrong one is our bug.
  *
  * What it is not: a graph, an autograd, a broadcasting array library.
  */
@@ -26,17 +30,18 @@ typedef struct Ops Ops;
 /* Operands of prototype_cross_entropy (below). */
 typedef struct {
     Tensor student;       /* [n, d] fp32: L2-normalised bottleneck rows */
-    Tensor student_v;     /* [K, d] fp32: weight_v of the student's last layer */
+    Tensor student_v;     /* [K, d] mat (fp32 unless ops->reduced_prototypes): weight_v of the last layer */
     Tensor student_scale; /* [K] fp32: weight_g / |weight_v row| (prototype_scale) */
     float student_temp;
     Tensor teacher;       /* [m, d] fp32 */
-    Tensor teacher_v;     /* [K, d] fp32 */
+    Tensor teacher_v;     /* [K, d] like student_v */
     Tensor teacher_scale; /* [K] fp32 */
     float teacher_temp;
     Tensor teacher_bias; /* [K] fp32: added to teacher score / temp before the softmax (Sinkhorn or
                             -centre/temp) */
     Tensor targets;      /* [n, t] int32: the teacher rows that each student row is compared with; -1: none */
     Tensor row_weight;   /* [n] fp32: weight of each student row in the differentiated loss */
+    Tensor loss_scale;   /* [1] fp64: factor on both gradients (fp16), or none: 1 */
     /* results */
     Tensor loss;      /* [n] fp32 written: sum over its targets of -sum_k q_k log softmax(s / student_temp)_k,
                          unweighted */
@@ -44,18 +49,53 @@ typedef struct {
     Tensor d_student_w; /* [K, d] fp32 +=: d / d W, W = scale * v row-wise (weight_norm_backward finishes it);
                            none with d_student */
     Tensor usage;       /* [K] fp32 += : times that a target's largest entry was this prototype, or none */
-    double entropy_sum; /* += over (student row, target) pairs of the target's entropy, nats */
-    int64_t pair_count; /* += number of such pairs */
+    Tensor entropy;     /* [2] fp64 +=: over (student row, target) pairs the target's entropy in nats; their
+                           number */
 } PrototypeCrossEntropy;
 
-/* Coefficients of one AdamW update (optim/adamw_optimizer); double, since 1 - 0.999f is off by 1e-5. */
+/* The stretches of a flat vector that have coefficients of their own: parameters, or a rank's parts of them.
+ */
 typedef struct {
-    double lr, weight_decay; /* multipliers already in */
-    double beta1, beta2, eps;
-    double correction1;    /* 1 - beta1^t */
-    double correction2;    /* 1 - beta2^t */
-    double gradient_scale; /* clip factor */
-} AdamwStep;
+    int64_t count;        /* S */
+    Tensor bounds;        /* [S, 2] int64: first element, one past the last; ascending, disjoint */
+    Tensor module;        /* [S] int32: 0 .. OPS_MODULES - 1, whose gradient is clipped together */
+    Tensor last_layer;    /* [S] int32: 1 where last_layer_lr counts in place of lr */
+    Tensor lr_multiplier; /* [S] fp64 */
+    Tensor wd_multiplier; /* [S] fp64 */
+} OpsSegments;
+
+enum { OPS_MODULES = 3 };
+
+/* What decides a step's update lies with the device, so that the host need not wait for it: fp64 numbers of
+ * the control vector. step_control makes all but the first two from a step's losses and gradients. */
+enum {
+    CONTROL_LOSS_SCALE,  /* factor on the gradients of the next step; 1 unless fp16 */
+    CONTROL_GROWTH,      /* finite steps since it last changed */
+    CONTROL_STEPS,       /* updates made, this one included */
+    CONTROL_FINITE,      /* 1: every loss and every gradient of this step is finite; 0: nothing may change */
+    CONTROL_CORRECTION1, /* 1 - beta1^steps */
+    CONTROL_CORRECTION2, /* 1 - beta2^steps */
+    CONTROL_NORM,        /* [OPS_MODULES]: gradient norms without the loss scale */
+    CONTROL_FACTOR = CONTROL_NORM + OPS_MODULES, /* [OPS_MODULES]: clip factor / loss scale of this step */
+    CONTROL_COUNT = CONTROL_FACTOR + OPS_MODULES,
+};
+
+/* How step_control decides. */
+typedef struct {
+    double clip_grad;    /* 0: no clipping */
+    double beta1, beta2; /* of AdamW */
+    bool scaled; /* the loss scale is dynamic (fp16): halved after a bad step, doubled after 2000 good */
+} StepControl;
+
+/* One AdamW update of a flat vector. */
+typedef struct {
+    Tensor params, exp_avg, exp_avg_sq; /* [n] fp32 in place */
+    Tensor grads;                       /* [n] fp32 read */
+    OpsSegments segments;               /* what lies between them is left alone */
+    Tensor control;                     /* [CONTROL_COUNT] fp64 read; nothing changes unless CONTROL_FINITE */
+    double lr, last_layer_lr, weight_decay;
+    double beta1, beta2, eps; /* double, since 1 - 0.999f is off by 1e-5 */
+} AdamwUpdate;
 
 /* clang-format off */
 #define OPS_LIST(X) \
@@ -67,10 +107,11 @@ X(linear_backward_input, (const Ops *ops, Tensor dx, Tensor dy, Tensor w)) \
 /* dw[m, k] fp32 += dy^T . x;  db[m] fp32 (or none) += column sums of dy */ \
 X(linear_backward_weight, (const Ops *ops, Tensor dw, Tensor db, Tensor dy, Tensor x)) \
 /* --- normalisation ------------------------------------------------------------------------------------------- */ \
-/* y[n, D] act = (x[rows] - mean) * rstd * w + b over the last dimension; x[N, D] fp32; stats[n, 2] fp32 = mean, rstd, \
- * rstd = 1 / sqrt(biased variance + eps) */ \
-X(layer_norm_forward, (const Ops *ops, Tensor y, Tensor stats, Tensor x, Tensor rows, Tensor w, Tensor b, float eps)) \
-/* dx[N, D] fp32 += at rows (rows are distinct);  dw[D], db[D] fp32 += */ \
+/* y[n, D] act or fp32 = (x[rows] - mean) * rstd * w + b over the last dimension; x[N, D] fp32; stats[n, 2] fp32 = mean, \
+ * rstd, rstd = 1 / sqrt(biased variance + eps); kept[n, D] fp32 (or none) written = x[rows] */ \
+X(layer_norm_forward, (const Ops *ops, Tensor y, Tensor stats, Tensor kept, Tensor x, Tensor rows, Tensor w, Tensor b, float eps)) \
+/* dx[N, D] fp32 += at rows (rows are distinct);  dw[D], db[D] fp32 +=; x[N, D] fp32 read at rows, or [n, D] the rows \
+ * alone, as the forward kept them */ \
 X(layer_norm_backward, (const Ops *ops, Tensor dx, Tensor dw, Tensor db, Tensor dy, Tensor x, Tensor rows, Tensor stats, Tensor w)) \
 /* y[n, d] fp32 = x / max(|x|, eps); norms[n] fp32 = |x|; x act */ \
 X(l2_normalize_forward, (const Ops *ops, Tensor y, Tensor norms, Tensor x, float eps)) \
@@ -101,8 +142,10 @@ X(residual_backward, (const Ops *ops, Tensor dy, Tensor dgamma, Tensor dx, Tenso
 X(gather_rows, (const Ops *ops, Tensor y, Tensor x, Tensor rows)) \
 /* x[rows[i]] += y[i], in order of i; rows may repeat; x[N, D] fp32, y[n, D] act */ \
 X(scatter_add_rows, (const Ops *ops, Tensor x, Tensor y, Tensor rows)) \
-/* out = in converted between fp32 and bf16 */ \
+/* out = in converted among fp32, bf16, fp16; or copied */ \
 X(cast, (const Ops *ops, Tensor out, Tensor in)) \
+/* Every element of x, of any type, becomes 0 */ \
+X(zero, (const Ops *ops, Tensor x)) \
 /* --- embeddings ---------------------------------------------------------------------------------------------- */ \
 /* patches[B*N, C*p*p] act from images[B, C, H, W] fp32; row (b, i, j) row-major over the grid, columns channel, y, x; \
  * N = (H/p)*(W/p), H and W multiples of p. The patch convolution is linear_forward on this */ \
@@ -126,6 +169,9 @@ X(prototype_scale, (const Ops *ops, Tensor scale, Tensor v, Tensor g)) \
 X(prototype_scores, (const Ops *ops, Tensor scores, Tensor x, Tensor v, Tensor scale)) \
 /* In place: dv[K, d] holds d/dW on entry, d/dv on return; dg[K] fp32 +=. Weight norm, one norm per row */ \
 X(weight_norm_backward, (const Ops *ops, Tensor dv, Tensor dg, Tensor v, Tensor g)) \
+/* Centering: bias[K] = -center / temp with the centre as it stands, then center[K] = momentum * center + (1 - momentum) * sum; \
+ * all fp32 */ \
+X(center_update, (const Ops *ops, Tensor bias, Tensor center, Tensor sum, double temp, double momentum)) \
 /* bias[K] fp32 written such that softmax_k(score / temp + bias) are the Sinkhorn-Knopp targets after `iterations` rounds \
  * of prototype then sample normalisation over the x[n, d] fp32 of all ranks (any n, also 0). Collective over COMM */ \
 X(prototype_sinkhorn, (const Ops *ops, Tensor bias, Tensor x, Tensor v, Tensor scale, float temp, int iterations, Comm *comm)) \
@@ -134,26 +180,42 @@ X(prototype_center, (const Ops *ops, Tensor sum, Tensor x, Tensor v, Tensor scal
 /* Cross-entropy of student rows against teacher rows, forward and backward, in row blocks; see the struct */ \
 X(prototype_cross_entropy, (const Ops *ops, PrototypeCrossEntropy *args)) \
 /* --- losses on plain rows ------------------------------------------------------------------------------------ */ \
-/* KoLeo of one group x[n, D] fp32: loss (out) = -mean log(|x_i - x_nn(i) + 1e-8| + 1e-8) on L2-normalised rows (eps 1e-8); \
- * nearest[n] int32 written; dx[n, D] fp32 (or none) written = weight * d loss / d x. n < 2: loss 0, dx 0 */ \
-X(koleo, (const Ops *ops, double *loss, Tensor nearest, Tensor dx, Tensor x, float weight)) \
+/* KoLeo of one group x[n, D] fp32: L = -mean log(|x_i - x_nn(i) + 1e-8| + 1e-8) on L2-normalised rows (eps 1e-8); \
+ * loss[1] fp64 += weight * L; nearest[n] int32 written; dx[n, D] fp32 (or none) written = loss_scale * weight * dL / dx, \
+ * loss_scale [1] fp64 or none (1). n < 2: L = 0, dx = 0 */ \
+X(koleo, (const Ops *ops, Tensor loss, Tensor nearest, Tensor dx, Tensor x, double weight, Tensor loss_scale)) \
+/* sums[G] fp64 += factor * weights[i] * values[i] at groups[i], in order of i; values, weights (or none: 1) [n] fp32; \
+ * groups [n] int32, -1: nowhere */ \
+X(group_sums, (const Ops *ops, Tensor sums, Tensor values, Tensor weights, Tensor groups, double factor)) \
+/* sums[2, D] fp64 += the L2-normalised rows of x[n, D] fp32, and their squares: how far directions spread */ \
+X(direction_sums, (const Ops *ops, Tensor sums, Tensor x)) \
+/* count[1] fp64 written = number of elements of x [n] fp32 above 0 */ \
+X(count_positive, (const Ops *ops, Tensor count, Tensor x)) \
 /* --- optimiser ------------------------------------------------------------------------------------------------ */ \
-/* Decoupled AdamW on flat fp32 vectors of one length: p, m, v in place, g read */ \
-X(adamw, (const Ops *ops, Tensor p, Tensor m, Tensor v, Tensor g, AdamwStep step)) \
-/* average = momentum * average + (1 - momentum) * value */ \
-X(ema, (const Ops *ops, Tensor average, Tensor value, double momentum)) \
-/* Sum of squares of an fp32 tensor, accumulated in fp64 in a fixed order; not finite if any element is not */ \
-X(sum_squares, (const Ops *ops, double *result, Tensor x))
+/* squares[S] fp64 written: the sum of squares of each segment of the flat x [n] fp32, added up in fp64 in a fixed order; \
+ * not finite if any element is not */ \
+X(segment_squares, (const Ops *ops, Tensor squares, Tensor x, const OpsSegments *segments)) \
+/* control [CONTROL_COUNT] fp64 in place, from losses [any] fp64 and the gradients' squares [S] fp64 of segment_squares */ \
+X(step_control, (const Ops *ops, Tensor control, Tensor losses, Tensor squares, const OpsSegments *segments, const StepControl *rule)) \
+/* Decoupled AdamW, see the struct */ \
+X(adamw, (const Ops *ops, const AdamwUpdate *update)) \
+/* average = momentum * average + (1 - momentum) * value, [n] fp32; nothing unless control (or none) says finite */ \
+X(ema, (const Ops *ops, Tensor average, Tensor value, double momentum, Tensor control)) \
+/* x = before, [n] fp32, if control does not say finite */ \
+X(take_back, (const Ops *ops, Tensor x, Tensor before, Tensor control))
 /* clang-format on */
 
 struct Ops {
 #define OPS_MEMBER(name, arguments) void(*name) arguments;
     OPS_LIST(OPS_MEMBER)
 #undef OPS_MEMBER
-    const char *name; /* "cpu" */
-    int threads;      /* OpenMP threads of this rank */
-    bool has_bf16;    /* this processor multiplies bf16 numbers itself */
-    Arena *scratch;   /* temporary memory of operations; owned */
+    void (*destroy)(Ops *ops);
+    const char *name;        /* "cpu", "cuda" */
+    Device *device;          /* where tensors lie; borrowed */
+    int threads;             /* OpenMP threads of this rank */
+    bool has_bf16, has_fp16; /* this processor multiplies such numbers itself */
+    bool reduced_prototypes; /* prototype operations take 16-bit weight_v */
+    Arena *scratch;          /* temporary memory of operations; owned */
 };
 
 /* The largest sizes that operations will meet; scratch is planned from them. */
@@ -162,14 +224,21 @@ typedef struct {
     int64_t width;      /* columns of any activation */
     int64_t max_seqlen; /* tokens of one sequence */
     int64_t head_dim;
+    int64_t heads;
     int64_t prototypes;
     int64_t bottleneck;
     int64_t group_rows; /* rows of one KoLeo group */
-    bool bf16;          /* bf16 operands will be used */
+    int64_t segments;   /* of OpsSegments */
+    bool reduced;       /* 16-bit operands will be used */
 } OpsLimits;
 
-/* The host backend. threads 0: what OpenMP would use. Owned by the caller. */
-Ops *ops_cpu_create(const OpsLimits *limits, int threads);
+/* What users choose. */
+typedef struct {
+    int threads; /* of this rank; 0: what OpenMP would use */
+} OpsOptions;
+
+/* The operations of a device, which must outlive them. Owned by the caller. */
+Ops *ops_create(Device *device, const OpsLimits *limits, const OpsOptions *options);
 void ops_destroy(Ops *ops);
 
 #endif

@@ -83,6 +83,8 @@ static DinoHeadConfig ibot_head_config(const Config *c, int64_t in_dim)
                             .nlayers = c->ibot.head_nlayers};
 }
 
+enum { SEGMENTS_PER_BLOCK = 16 }; /* parameters of a block, and no fewer than a quarter of all others */
+
 static int64_t max64(int64_t a, int64_t b)
 {
     return a > b ? a : b;
@@ -94,20 +96,20 @@ static int64_t micro_samples(const Config *config, const SslGroups *groups)
     return asked > 0 && asked < all ? asked : all;
 }
 
-static bool wants_bf16(const ConfigPrecisions *precisions, ParamModule module)
+static Dtype dtype_asked(const ConfigPrecisions *precisions, ParamModule module)
 {
     const ConfigPrecision *by_module[PARAM_MODULE_COUNT] = {[PARAM_BACKBONE] = &precisions->backbone,
                                                             [PARAM_DINO_HEAD] = &precisions->dino_head,
                                                             [PARAM_IBOT_HEAD] = &precisions->ibot_head};
-    return by_module[module]->mixed_precision.param_dtype == DTYPE_BF16;
+    return (Dtype)by_module[module]->mixed_precision.param_dtype;
 }
 
-static bool anything_wants_bf16(const Config *config)
+static bool anything_reduced(const Config *config)
 {
     bool any = false;
     for (int m = 0; m < PARAM_MODULE_COUNT; m++)
-        any = any || wants_bf16(&config->compute_precision.student, (ParamModule)m) ||
-              wants_bf16(&config->compute_precision.teacher, (ParamModule)m);
+        any = any || dtype_asked(&config->compute_precision.student, (ParamModule)m) != DTYPE_F32 ||
+              dtype_asked(&config->compute_precision.teacher, (ParamModule)m) != DTYPE_F32;
     return any;
 }
 
@@ -125,21 +127,23 @@ OpsLimits ssl_ops_limits(const Config *config, const SslGroups *groups)
                        .width = widest,
                        .max_seqlen = max64(global, local),
                        .head_dim = v.embed_dim / v.num_heads,
+                       .heads = v.num_heads,
+                       .segments = SEGMENTS_PER_BLOCK * (v.depth + 4),
                        .prototypes = max64(config->dino.head_n_prototypes, config->ibot.head_n_prototypes),
                        .bottleneck =
                            max64(config->dino.head_bottleneck_dim, config->ibot.head_bottleneck_dim),
                        .group_rows = groups->group_size * (global_koleo ? groups->total_groups : 1),
-                       .bf16 = anything_wants_bf16(config)};
+                       .reduced = anything_reduced(config)};
 }
 
 /* Runs the layouts of the largest possible step on a measuring arena. */
-static size_t plan_step(SslMetaArch *ssl)
+static Arena plan_step(SslMetaArch *ssl)
 {
     Arena plan = arena_measuring();
     int64_t samples = ssl->groups.groups * ssl->groups.group_size;
     int64_t masked = ssl->do_ibot ? ssl->groups.groups * ssl->masked_per_group : 0;
     SslStep step = ssl_step_layout(ssl, &plan, NULL, samples, masked);
-    size_t mark = plan.used;
+    ArenaMark mark = arena_mark(&plan);
     for (int64_t first = 0; first < samples; first += ssl->micro_samples) {
         int64_t count = samples - first < ssl->micro_samples ? samples - first : ssl->micro_samples;
         int64_t patches = vit_patches(&ssl->vit, ssl->vit.config.img_size, ssl->vit.config.img_size);
@@ -152,26 +156,64 @@ static size_t plan_step(SslMetaArch *ssl)
         ssl_student_forward_backward(ssl, &step, &micro, &plan);
         arena_reset(&plan, mark);
     }
-    return plan.peak;
+    return plan;
 }
 
-/* fp16 on a CPU is computed in fp32 (design section 3); bf16 reads reduced copies of the matrices. */
+/* What a module's matrices are read in: what was asked for where the processor multiplies such numbers, else
+ * fp32. */
+static Dtype dtype_computed(const Ops *ops, Dtype asked)
+{
+    bool has = (asked == DTYPE_BF16 && ops->has_bf16) || (asked == DTYPE_F16 && ops->has_fp16);
+    return has ? asked : DTYPE_F32;
+}
+
+/* Views of one network's weights, with 16-bit copies where some module computes in 16 bits. */
+static uint16_t *make_views(SslMetaArch *ssl, const ConfigPrecisions *asked, float *master, Weights *weights)
+{
+    uint16_t *reduced = NULL;
+    for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
+        Dtype dtype = dtype_computed(ssl->ops, dtype_asked(asked, (ParamModule)m));
+        if (dtype != DTYPE_F32 && !reduced)
+            reduced = device_alloc(ssl->ops->device, (size_t)ssl->table.flat_count * sizeof *reduced);
+        weights[m] = (Weights){&ssl->table, master, dtype != DTYPE_F32 ? reduced : NULL, dtype};
+    }
+    return reduced;
+}
+
 static void make_weights(SslMetaArch *ssl)
 {
+    static const double FIRST_LOSS_SCALE = 65536; /* of the reference's scaler */
+    Device *device = ssl->ops->device;
     size_t n = (size_t)ssl->table.flat_count;
-    ssl->student = memory_alloc_array(n, sizeof(float));
-    ssl->teacher = memory_alloc_array(n, sizeof(float));
-    ssl->grads = memory_alloc_array(n, sizeof(float));
-    for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
-        bool student =
-            ssl->ops->has_bf16 && wants_bf16(&ssl->config->compute_precision.student, (ParamModule)m);
-        bool teacher =
-            ssl->ops->has_bf16 && wants_bf16(&ssl->config->compute_precision.teacher, (ParamModule)m);
-        if (student && !ssl->student_reduced) ssl->student_reduced = memory_alloc_array(n, sizeof(uint16_t));
-        if (teacher && !ssl->teacher_reduced) ssl->teacher_reduced = memory_alloc_array(n, sizeof(uint16_t));
-        ssl->student_weights[m] = (Weights){&ssl->table, ssl->student, student ? ssl->student_reduced : NULL};
-        ssl->teacher_weights[m] = (Weights){&ssl->table, ssl->teacher, teacher ? ssl->teacher_reduced : NULL};
-    }
+    ssl->student = device_alloc(device, n * sizeof(float));
+    ssl->teacher = device_alloc(device, n * sizeof(float));
+    ssl->grads = device_alloc(device, n * sizeof(float));
+    const ConfigPrecisions *student = &ssl->config->compute_precision.student;
+    const ConfigPrecisions *teacher = &ssl->config->compute_precision.teacher;
+    ssl->student_reduced = make_views(ssl, student, ssl->student, ssl->student_weights);
+    ssl->teacher_reduced = make_views(ssl, teacher, ssl->teacher, ssl->teacher_weights);
+    for (int m = 0; m < PARAM_MODULE_COUNT; m++)
+        ssl->scaled = ssl->scaled || ssl->student_weights[m].reduced_dtype == DTYPE_F16;
+    ssl->scaled = ssl->scaled && ssl->config->compute_precision.grad_scaler;
+
+    double control[CONTROL_COUNT] = {
+        [CONTROL_LOSS_SCALE] = ssl->scaled ? FIRST_LOSS_SCALE : 1.0, [CONTROL_FINITE] = 1.0};
+    ssl->control = tensor_1d(device_alloc(device, sizeof control), DTYPE_F64, CONTROL_COUNT);
+    device_upload(device, ssl->control.data, control, sizeof control);
+}
+
+static SslFigureLayout figure_layout(int64_t groups, int64_t D)
+{
+    SslFigureLayout f = {.dino_global = groups, .koleo = 2 * groups, .ibot = 3 * groups};
+    f.dino_entropy = 4 * groups;
+    f.ibot_entropy = f.dino_entropy + 2;
+    f.features = f.ibot_entropy + 2;
+    f.summed = f.features + 2 * D;
+    f.dino_used = f.summed;
+    f.ibot_used = f.dino_used + 1;
+    f.discarded = f.ibot_used + 1;
+    f.count = f.discarded + 1;
+    return f;
 }
 
 void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups *groups, const Ops *ops,
@@ -192,9 +234,13 @@ void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups 
     if (ssl->do_ibot && !ssl->shared_head)
         dino_head_build(&ssl->ibot_head, &ibot, PARAM_IBOT_HEAD, &ssl->table);
     make_weights(ssl);
-    ssl->dino_center = memory_alloc_array((size_t)dino.prototypes, sizeof(float));
-    ssl->ibot_center =
-        memory_alloc_array((size_t)(ssl->shared_head ? dino.prototypes : ibot.prototypes), sizeof(float));
+    Device *device = ops->device;
+    int64_t ibot_prototypes = ssl->shared_head ? dino.prototypes : ibot.prototypes;
+    ssl->dino_center = device_alloc(device, (size_t)dino.prototypes * sizeof(float));
+    ssl->ibot_center = device_alloc(device, (size_t)ibot_prototypes * sizeof(float));
+    ssl->layout = figure_layout(groups->total_groups, v.embed_dim);
+    ssl->figures = tensor_1d(device_alloc(device, (size_t)ssl->layout.count * sizeof(double)), DTYPE_F64,
+                             ssl->layout.count);
 
     BlockMaskGrid grid = block_mask_grid(v.img_size, v.patch_size);
     ssl->masked_per_group =
@@ -204,50 +250,72 @@ void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups 
     ssl->koleo = (KoleoLoss){.embed_dim = v.embed_dim,
                              .group_size = groups->group_size,
                              .groups = groups->groups,
+                             .first_group = groups->first_group,
                              .total_groups = groups->total_groups,
                              .most_groups = (groups->total_groups + ranks - 1) / ranks,
                              .global_scope = config->dino.koleo_scope == CONFIG_KOLEO_GLOBAL,
                              .loss_weight = config->dino.koleo_loss_weight};
     ssl->current = memory_alloc(sizeof *ssl->current);
-    ssl->step = arena_create(plan_step(ssl));
+    Arena plan = plan_step(ssl);
+    ssl->step = device_arena_create(device, &plan);
 }
 
 void ssl_meta_arch_fini(SslMetaArch *ssl)
 {
-    arena_destroy(&ssl->step);
+    if (!ssl->ops) return;
+    Device *device = ssl->ops->device;
+    device_arena_destroy(device, &ssl->step);
     memory_free(ssl->current);
     vit_fini(&ssl->vit);
     param_table_fini(&ssl->table);
-    memory_free(ssl->student);
-    memory_free(ssl->teacher);
-    memory_free(ssl->grads);
-    memory_free(ssl->student_reduced);
-    memory_free(ssl->teacher_reduced);
-    memory_free(ssl->dino_center);
-    memory_free(ssl->ibot_center);
+    void *owned[] = {ssl->student,         ssl->teacher,         ssl->grads,
+                     ssl->student_reduced, ssl->teacher_reduced, ssl->dino_center,
+                     ssl->ibot_center,     ssl->figures.data,    ssl->control.data};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
+        device_free(device, owned[i]);
     *ssl = (SslMetaArch){0};
 }
 
 void ssl_meta_arch_initialise(SslMetaArch *ssl, uint64_t seed)
 {
-    param_table_initialise(&ssl->table, seed, ssl->student);
-    memcpy(ssl->teacher, ssl->student, (size_t)ssl->table.flat_count * sizeof(float));
+    Device *device = ssl->ops->device;
+    size_t bytes = (size_t)ssl->table.flat_count * sizeof(float);
+    float *values = memory_alloc(bytes);
+    param_table_initialise(&ssl->table, seed, values);
+    device_upload(device, ssl->student, values, bytes);
+    device_copy(device, ssl->teacher, ssl->student, bytes);
+    memory_free(values);
     ssl_meta_arch_refresh(ssl);
+}
+
+/* The 16-bit copy of each module that has one. */
+static void refresh(const SslMetaArch *ssl, const Weights *weights)
+{
+    const ParamTable *t = &ssl->table;
+    for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
+        if (!weights[m].reduced) continue;
+        int64_t first = -1, last = 0; /* a module's parameters lie together */
+        for (int i = 0; i < t->count; i++) {
+            if ((int)t->params[i].module != m) continue;
+            if (first < 0) first = t->params[i].offset;
+            last = t->params[i].offset + t->params[i].count;
+        }
+        if (first < 0) continue;
+        ssl->ops->cast(ssl->ops,
+                       tensor_1d(weights[m].reduced + first, weights[m].reduced_dtype, last - first),
+                       tensor_1d(weights[m].master + first, DTYPE_F32, last - first));
+    }
 }
 
 void ssl_meta_arch_refresh(SslMetaArch *ssl)
 {
-    int64_t n = ssl->table.flat_count;
-    const Ops *ops = ssl->ops;
-    if (ssl->student_reduced)
-        ops->cast(ops, tensor_1d(ssl->student_reduced, DTYPE_BF16, n), tensor_1d(ssl->student, DTYPE_F32, n));
-    if (ssl->teacher_reduced)
-        ops->cast(ops, tensor_1d(ssl->teacher_reduced, DTYPE_BF16, n), tensor_1d(ssl->teacher, DTYPE_F32, n));
+    refresh(ssl, ssl->student_weights);
+    refresh(ssl, ssl->teacher_weights);
 }
 
 void ssl_meta_arch_update_teacher(SslMetaArch *ssl, double momentum)
 {
     int64_t n = ssl->table.flat_count;
     ssl->ops->ema(ssl->ops, tensor_1d(ssl->teacher, DTYPE_F32, n), tensor_1d(ssl->student, DTYPE_F32, n),
-                  momentum);
+                  momentum, ssl->control);
 }

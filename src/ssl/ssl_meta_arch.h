@@ -9,7 +9,9 @@
  * once (Sinkhorn-Knopp or centering over all ranks). Pass 2 runs the student forward and backward,
  * micro-batch by micro-batch; gradients add up in fp32. micro_batch_size only bounds memory.
  *
- * It owns weights and gradients; clipping, AdamW, schedules and files are other folders' business.
+ * It owns weights and gradients, in the memory of the device that computes; clipping, AdamW, schedules and
+ * files are other folders' business. A step is given to the device and not waited for: its figures are
+ * numbers in the device's memory, which ssl_meta_arch_figures makes sense of once somebody has fetched them.
  */
 #ifndef DINOBATCH_SSL_SSL_META_ARCH_H
 #define DINOBATCH_SSL_SSL_META_ARCH_H
@@ -47,6 +49,18 @@ typedef struct {
     double dino_local_crops_loss, dino_global_crops_loss, koleo_loss, ibot_loss;
 } SslGroupLosses;
 
+/* Where a step's sums lie in SslMetaArch.figures, fp64. G groups of all ranks, D the width. */
+typedef struct {
+    int64_t dino_local, dino_global, koleo,
+        ibot;                           /* [G] each, one after the other: shares of the mean over groups */
+    int64_t dino_entropy, ibot_entropy; /* [2]: sum, number of targets */
+    int64_t features;                   /* [2, D]: sums of teacher class tokens and of their squares */
+    int64_t summed;                     /* everything before is a sum over ranks */
+    int64_t dino_used, ibot_used;       /* [1] prototypes that some target favours */
+    int64_t discarded;                  /* [1] scratch */
+    int64_t count;
+} SslFigureLayout;
+
 typedef struct {
     const Config *config; /* borrowed */
     const Ops *ops;       /* borrowed */
@@ -59,12 +73,17 @@ typedef struct {
     DinoHead dino_head, ibot_head; /* ibot_head is not built when the head is shared or iBOT is off */
     KoleoLoss koleo;
     ParamTable table;
-    float *student, *teacher, *grads;            /* [flat_count] owned */
-    uint16_t *student_reduced, *teacher_reduced; /* [flat_count] bf16 copies, or NULL; owned */
+    float *student, *teacher, *grads;            /* [flat_count] of ops->device; owned */
+    uint16_t *student_reduced, *teacher_reduced; /* [flat_count] 16-bit copies, or NULL; owned */
     Weights student_weights[PARAM_MODULE_COUNT]; /* views of the above, per sub-module's compute precision */
     Weights teacher_weights[PARAM_MODULE_COUNT];
-    float *dino_center, *ibot_center; /* [prototypes] owned; zero unless centering */
+    float *dino_center, *ibot_center; /* [prototypes] of ops->device; owned; zero unless centering */
     NnHooks student_hooks, teacher_hooks;
+    SslFigureLayout layout;
+    Tensor figures; /* [layout.count] fp64 of ops->device, owned: the last step's sums */
+    Tensor control; /* [CONTROL_COUNT] fp64 of ops->device, owned: what decides about updates (ops.h) */
+    bool scaled;    /* gradients carry a dynamic loss scale: some of the student computes in fp16 */
+    int64_t masked_patches;  /* of the last step, all ranks */
     Arena step;              /* everything that lives for one step */
     struct SslStep *current; /* the step's tensors, valid until the next one; owned */
 } SslMetaArch;
@@ -90,14 +109,20 @@ void ssl_meta_arch_refresh(SslMetaArch *ssl);
 /* teacher = momentum * teacher + (1 - momentum) * student. */
 void ssl_meta_arch_update_teacher(SslMetaArch *ssl, double momentum);
 
-/* Losses of the batch and, in ssl->grads (overwritten), their gradient averaged over all groups of all ranks.
- * The step number places the draws of stochastic depth. Collective over COMM. */
-void ssl_meta_arch_forward_backward(SslMetaArch *ssl, const Batch *batch, double teacher_temp,
-                                    SslFigures *figures);
+/* Losses of the batch in ssl->figures and, in ssl->grads (overwritten), their gradient averaged over all
+ * groups of all ranks, times the loss scale. The step number places the draws of stochastic depth. The batch
+ * must stay as it is until the device has done the step. Collective over COMM. */
+void ssl_meta_arch_forward_backward(SslMetaArch *ssl, const Batch *batch, double teacher_temp);
 
-/* The last step's losses of this rank's group `group` (0-based, of this rank): what the reference's process
- * of that number logs. The figures are their mean over all groups. Valid until the next step. */
-SslGroupLosses ssl_meta_arch_group_losses(const SslMetaArch *ssl, int64_t group);
+/* Figures from a host copy of a step's sums [layout.count]; masked_patches is that step's. */
+SslFigures ssl_meta_arch_figures(const SslMetaArch *ssl, const double *sums, int64_t masked_patches);
+
+/* The same for the last step: fetches the sums and waits for them. Allocates. */
+SslFigures ssl_meta_arch_last_figures(const SslMetaArch *ssl);
+
+/* A step's losses of group `group` (0-based, of all ranks) from its sums: what the reference's process of
+ * that number logs. The figures are their mean over all groups. */
+SslGroupLosses ssl_meta_arch_group_losses(const SslMetaArch *ssl, const double *sums, int64_t group);
 
 /* The teacher's targets of the last step in plain form, for tests: softmax of scores / temp + bias of this
  * rank's rows, dino [samples * 2, K] (row 2 s + c: crop c of sample s), ibot [masked patches, K_ibot].

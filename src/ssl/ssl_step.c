@@ -2,6 +2,7 @@
 #include "ssl/ssl_step.h"
 
 #include "base/check.h"
+#include "base/memory.h"
 
 #include <math.h>
 #include <string.h>
@@ -17,12 +18,28 @@ const DinoHead *ssl_step_ibot_head(const SslMetaArch *ssl)
     return ssl->shared_head ? &ssl->dino_head : &ssl->ibot_head;
 }
 
-/* n zeros. */
-static double *alloc_sums(Arena *arena, int64_t n)
+Tensor ssl_step_figures(const SslMetaArch *ssl, int64_t first, int64_t count)
 {
-    double *sums = arena_alloc(arena, (size_t)n * sizeof *sums);
-    if (!arena_is_measuring(arena)) memset(sums, 0, (size_t)n * sizeof *sums);
-    return sums;
+    return tensor_rows(ssl->figures, first, count);
+}
+
+/* Weights of the batch centre: every class token alike; every group's patches alike, and every group. */
+static void stage_center_weights(const SslMetaArch *ssl, SslStep *s, Arena *arena)
+{
+    const SslGroups *g = &ssl->groups;
+    float *dino, *ibot;
+    s->dino_center_weight = tensor_stage_1d(arena, DTYPE_F32, s->samples * 2, &dino);
+    s->ibot_center_weight = tensor_stage_1d(arena, DTYPE_F32, s->masked, &ibot);
+    if (arena_is_measuring(arena)) return;
+    for (int64_t i = 0; i < s->samples * 2; i++)
+        dino[i] = (float)(1.0 / (double)(2 * g->group_size * g->total_groups));
+    int64_t N = s->batch->patches, crops = 2 * g->group_size, at = 0;
+    for (int64_t group = 0; group < g->groups && ssl->do_ibot; group++) {
+        int64_t count = ibot_patch_loss_count(s->batch->masks + group * crops * N, crops, N);
+        for (int64_t i = 0; i < count; i++)
+            ibot[at++] = (float)(1.0 / (double)(count * g->total_groups));
+    }
+    CHECK(at == s->masked);
 }
 
 SslStep ssl_step_layout(const SslMetaArch *ssl, Arena *arena, const Batch *batch, int64_t samples,
@@ -52,38 +69,91 @@ SslStep ssl_step_layout(const SslMetaArch *ssl, Arena *arena, const Batch *batch
         if (K_ibot > most) most = K_ibot;
     }
     s.center_sum = tensor_alloc_1d(arena, DTYPE_F32, most);
-    s.center_weight = tensor_alloc_1d(arena, DTYPE_F32, samples * 2 > masked ? samples * 2 : masked);
+    if (ssl->config->train.centering == CONFIG_CENTERING_CENTERING) stage_center_weights(ssl, &s, arena);
     if (ssl->do_koleo) {
         s.koleo_cls = tensor_alloc_2d(arena, DTYPE_F32, samples * 2, ssl->vit.config.embed_dim);
         s.koleo_d_cls = tensor_alloc_2d(arena, DTYPE_F32, samples * 2, ssl->vit.config.embed_dim);
-        s.koleo_scratch = koleo_loss_scratch(&ssl->koleo, arena, comm_size(ssl->comm));
+        s.koleo_scratch = koleo_loss_scratch(&ssl->koleo, arena, ssl->comm);
     }
-    s.dino_local = alloc_sums(arena, ssl->groups.groups);
-    s.dino_global = alloc_sums(arena, ssl->groups.groups);
-    s.koleo = alloc_sums(arena, ssl->groups.groups);
-    s.ibot = alloc_sums(arena, ssl->groups.groups);
-    s.feature_sums = alloc_sums(arena, 2 * ssl->vit.config.embed_dim);
     return s;
 }
 
+/* The batch's pictures where the device reads them: a view on a host, a copy in the arena elsewhere. */
+static Tensor images_of(const SslMetaArch *ssl, float *host, int64_t n, int64_t side, Arena *arena)
+{
+    Device *device = ssl->ops->device;
+    float *images = host;
+    size_t bytes = (size_t)(n * VIT_IMAGE_CHANNELS * side * side) * sizeof(float);
+    if (device_kind(device) != DEVICE_CPU) {
+        images = arena_alloc(arena, bytes);
+        if (!arena_is_measuring(arena)) device_upload(device, images, host, bytes);
+    }
+    return tensor_view(images, DTYPE_F32, 4, (const int64_t[]){n, VIT_IMAGE_CHANNELS, side, side});
+}
+
+static Tensor stage_masks(const unsigned char *masks, int64_t count, Arena *arena)
+{
+    unsigned char *host;
+    Tensor staged = tensor_stage_1d(arena, DTYPE_U8, count, &host);
+    if (masks && host) memcpy(host, masks, (size_t)count); /* neither while measuring */
+    return staged;
+}
+
 VitCrops ssl_step_crops(const SslMetaArch *ssl, const Batch *batch, const SslMicroBatch *micro, int set,
-                        bool masked)
+                        bool masked, Arena *arena)
 {
     const SslGroups *g = &ssl->groups;
     int64_t per_sample = set == 0 ? 2 : ssl->config->crops.local_crops_number;
     int64_t side = set == 0 ? ssl->vit.config.img_size : ssl->config->crops.local_crops_size;
     int64_t first = micro->first * per_sample, n = micro->samples * per_sample;
+    int64_t patches = vit_patches(&ssl->vit, side, side);
     VitCrops crops = {.sequences = n,
                       .height = side,
                       .width = side,
                       .place = {.group_sequences = g->group_size * per_sample,
                                 .first_sequence = g->first_group * g->group_size * per_sample + first}};
-    if (!batch) return crops; /* measuring */
-    float *images =
-        (set == 0 ? batch->global_crops : batch->local_crops) + first * VIT_IMAGE_CHANNELS * side * side;
-    crops.images = tensor_view(images, DTYPE_F32, 4, (const int64_t[]){n, VIT_IMAGE_CHANNELS, side, side});
-    if (masked) crops.masks = tensor_1d(batch->masks + first * batch->patches, DTYPE_U8, n * batch->patches);
+    float *images = NULL;
+    if (batch)
+        images =
+            (set == 0 ? batch->global_crops : batch->local_crops) + first * VIT_IMAGE_CHANNELS * side * side;
+    crops.images = images_of(ssl, images, n, side, arena);
+    if (masked) crops.masks = stage_masks(batch ? batch->masks + first * patches : NULL, n * patches, arena);
     return crops;
+}
+
+IbotPatchLoss ssl_step_ibot(const SslMetaArch *ssl, const SslStep *step, const SslMicroBatch *micro,
+                            double loss_weight, Arena *arena)
+{
+    const SslGroups *g = &ssl->groups;
+    int64_t side = ssl->vit.config.img_size, patches = vit_patches(&ssl->vit, side, side);
+    IbotPatchRows rows = {.crops = ssl->do_ibot ? micro->samples * 2 : 0,
+                          .patches_per_crop = patches,
+                          .count = micro->masked,
+                          .first_teacher_row = micro->first_masked,
+                          .first_crop = micro->first * 2,
+                          .crops_per_group = g->group_size * 2,
+                          .first_group = g->first_group};
+    if (step->batch && ssl->do_ibot) rows.masks = step->batch->masks + micro->first * 2 * patches;
+    return ibot_patch_loss_layout(arena, &rows, loss_weight, 2 * g->total_groups * g->group_size);
+}
+
+void ssl_step_koleo(const SslMetaArch *ssl, SslStep *step)
+{
+    const SslFigureLayout *f = &ssl->layout;
+    KoleoLossTensors tensors = {.cls = step->koleo_cls,
+                                .d_cls = step->koleo_d_cls,
+                                .by_group = ssl_step_figures(ssl, f->koleo, ssl->groups.total_groups),
+                                .discarded = ssl_step_figures(ssl, f->discarded, 1),
+                                .loss_scale = tensor_rows(ssl->control, CONTROL_LOSS_SCALE, 1)};
+    koleo_loss_forward_backward(&ssl->koleo, ssl->ops, &tensors, &step->koleo_scratch, ssl->comm);
+    step->koleo_ready = true;
+}
+
+Tensor ssl_step_prototypes(const SslMetaArch *ssl, const DinoHead *head, bool patches, const Weights *weights)
+{
+    const Weights *w = &weights[patches && !ssl->shared_head ? PARAM_IBOT_HEAD : PARAM_DINO_HEAD];
+    return ssl->ops->reduced_prototypes ? weights_matrix(w, head->weight_v)
+                                        : param_matrix_view(&ssl->table, head->weight_v, w->master);
 }
 
 static void compute_scales(const SslMetaArch *ssl, const SslStep *step)
@@ -114,15 +184,28 @@ static void finish_weight_norm(const SslMetaArch *ssl, const DinoHead *head)
                                    param_vector_view(t, head->weight_g, ssl->student));
 }
 
-static double share_used(Tensor usage, Comm *comm)
+/* --- figures
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/* Sums over ranks, and how many prototypes some rank's targets favour. */
+static void reduce_figures(SslMetaArch *ssl, SslStep *step)
 {
-    if (!tensor_given(usage)) return 0;
-    int64_t K = usage.shape[0], used = 0;
-    const float *counts = tensor_f32(usage);
-    comm_all_reduce(comm, usage.data, K, DTYPE_F32, COMM_SUM, NULL);
-    for (int64_t k = 0; k < K; k++)
-        used += counts[k] > 0;
-    return (double)used / (double)K;
+    const Ops *ops = ssl->ops;
+    const SslFigureLayout *f = &ssl->layout;
+    const struct {
+        Tensor usage;
+        int64_t at;
+    } heads[] = {{step->dino_usage, f->dino_used}, {step->ibot_usage, f->ibot_used}};
+    comm_all_reduce(ssl->comm, ssl->figures.data, f->summed, DTYPE_F64, COMM_SUM, ops->device);
+    for (int i = 0; i < 2; i++) {
+        Tensor usage = heads[i].usage;
+        if (!tensor_given(usage)) continue;
+        comm_all_reduce(ssl->comm, usage.data, tensor_count(usage), DTYPE_F32, COMM_SUM, ops->device);
+        ops->count_positive(ops, ssl_step_figures(ssl, heads[i].at, 1), usage);
+    }
+    ssl->masked_patches = step->masked;
+    comm_all_reduce(ssl->comm, &ssl->masked_patches, 1, DTYPE_I64, COMM_SUM, NULL);
 }
 
 static double sum_of(const double *values, int64_t n)
@@ -136,13 +219,12 @@ static double sum_of(const double *values, int64_t n)
 /* Spread of L2-normalised class tokens: about 1 for directions all over the sphere, 0 for a collapsed
  * network.
  */
-static double feature_std(SslMetaArch *ssl, SslStep *step)
+static double feature_std(const SslMetaArch *ssl, const double *sum)
 {
     if (!ssl->do_dino) return 0;
     int64_t D = ssl->vit.config.embed_dim;
-    double *sum = step->feature_sums, *squares = sum + D, std = 0;
-    double n = (double)(2 * ssl->groups.total_groups * ssl->groups.group_size);
-    comm_all_reduce(ssl->comm, sum, 2 * D, DTYPE_F64, COMM_SUM, NULL);
+    const double *squares = sum + D;
+    double n = (double)(2 * ssl->groups.total_groups * ssl->groups.group_size), std = 0;
     for (int64_t d = 0; d < D; d++) {
         double mean = sum[d] / n;
         std += sqrt(fmax(squares[d] / n - mean * mean, 0));
@@ -150,50 +232,59 @@ static double feature_std(SslMetaArch *ssl, SslStep *step)
     return std / (double)D * sqrt((double)D);
 }
 
-SslGroupLosses ssl_meta_arch_group_losses(const SslMetaArch *ssl, int64_t group)
+SslGroupLosses ssl_meta_arch_group_losses(const SslMetaArch *ssl, const double *sums, int64_t group)
 {
-    const SslStep *step = ssl->current;
-    CHECK(group >= 0 && group < ssl->groups.groups);
+    const SslFigureLayout *f = &ssl->layout;
+    CHECK(group >= 0 && group < ssl->groups.total_groups);
     double groups = (double)ssl->groups.total_groups;
-    return (SslGroupLosses){.dino_local_crops_loss = step->dino_local[group] * groups,
-                            .dino_global_crops_loss = step->dino_global[group] * groups,
-                            .koleo_loss = step->koleo[group] * groups / 2,
-                            .ibot_loss = step->ibot[group] * groups / 2};
+    return (SslGroupLosses){.dino_local_crops_loss = sums[f->dino_local + group] * groups,
+                            .dino_global_crops_loss = sums[f->dino_global + group] * groups,
+                            .koleo_loss = sums[f->koleo + group] * groups / 2,
+                            .ibot_loss = sums[f->ibot + group] * groups / 2};
 }
 
-static void reduce_figures(SslMetaArch *ssl, SslStep *step, SslFigures *f)
+SslFigures ssl_meta_arch_figures(const SslMetaArch *ssl, const double *sums, int64_t masked_patches)
 {
-    enum { LOCAL, GLOBAL, KOLEO, IBOT, DINO_ENTROPY, DINO_PAIRS, IBOT_ENTROPY, IBOT_PAIRS, MASKED, COUNT };
-    int64_t groups = ssl->groups.groups;
-    double sums[COUNT] = {[LOCAL] = sum_of(step->dino_local, groups),
-                          [GLOBAL] = sum_of(step->dino_global, groups),
-                          [KOLEO] = sum_of(step->koleo, groups),
-                          [IBOT] = sum_of(step->ibot, groups),
-                          [DINO_ENTROPY] = step->dino_entropy,
-                          [DINO_PAIRS] = (double)step->dino_pairs,
-                          [IBOT_ENTROPY] = step->ibot_entropy,
-                          [IBOT_PAIRS] = (double)step->ibot_pairs,
-                          [MASKED] = (double)step->masked};
-    comm_all_reduce(ssl->comm, sums, COUNT, DTYPE_F64, COMM_SUM, NULL);
-    f->dino_local_crops_loss = sums[LOCAL];
-    f->dino_global_crops_loss = sums[GLOBAL];
-    f->koleo_loss = sums[KOLEO] / 2;
-    f->ibot_loss = sums[IBOT] / 2;
-    f->total_loss = ssl->config->dino.loss_weight * (sums[LOCAL] + sums[GLOBAL]) + sums[KOLEO] +
-                    ssl->config->ibot.loss_weight * sums[IBOT];
-    f->dino_teacher_entropy = sums[DINO_PAIRS] > 0 ? sums[DINO_ENTROPY] / sums[DINO_PAIRS] : 0;
-    f->ibot_teacher_entropy = sums[IBOT_PAIRS] > 0 ? sums[IBOT_ENTROPY] / sums[IBOT_PAIRS] : 0;
-    f->feature_std = feature_std(ssl, step);
-    f->masked_patches = (int64_t)sums[MASKED];
-    f->dino_prototypes_used = share_used(step->dino_usage, ssl->comm);
-    f->ibot_prototypes_used = share_used(step->ibot_usage, ssl->comm);
+    const SslFigureLayout *f = &ssl->layout;
+    int64_t G = ssl->groups.total_groups;
+    double local = sum_of(sums + f->dino_local, G), global = sum_of(sums + f->dino_global, G);
+    double koleo = sum_of(sums + f->koleo, G), ibot = sum_of(sums + f->ibot, G);
+    const double *dino_entropy = sums + f->dino_entropy, *ibot_entropy = sums + f->ibot_entropy;
+    return (SslFigures){
+        .dino_local_crops_loss = local,
+        .dino_global_crops_loss = global,
+        .koleo_loss = koleo / 2,
+        .ibot_loss = ibot / 2,
+        .total_loss =
+            ssl->config->dino.loss_weight * (local + global) + koleo + ssl->config->ibot.loss_weight * ibot,
+        .dino_teacher_entropy = dino_entropy[1] > 0 ? dino_entropy[0] / dino_entropy[1] : 0,
+        .ibot_teacher_entropy = ibot_entropy[1] > 0 ? ibot_entropy[0] / ibot_entropy[1] : 0,
+        .dino_prototypes_used = sums[f->dino_used] / (double)ssl->dino_head.config.prototypes,
+        .ibot_prototypes_used = sums[f->ibot_used] / (double)ssl_step_ibot_head(ssl)->config.prototypes,
+        .feature_std = feature_std(ssl, sums + f->features),
+        .masked_patches = masked_patches,
+    };
 }
+
+SslFigures ssl_meta_arch_last_figures(const SslMetaArch *ssl)
+{
+    double *sums = memory_alloc_array((size_t)ssl->layout.count, sizeof *sums);
+    device_download(ssl->ops->device, sums, ssl->figures.data, tensor_bytes(ssl->figures));
+    device_finish(ssl->ops->device);
+    SslFigures figures = ssl_meta_arch_figures(ssl, sums, ssl->masked_patches);
+    memory_free(sums);
+    return figures;
+}
+
+/* --- the step
+ * -----------------------------------------------------------------------------------------------
+ */
 
 typedef void MicroBatchPass(const SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena);
 
 static void for_each_micro_batch(SslMetaArch *ssl, SslStep *step, MicroBatchPass *pass)
 {
-    size_t mark = ssl->step.used;
+    ArenaMark mark = arena_mark(&ssl->step);
     int64_t patches = step->batch->patches, first_masked = 0;
     for (int64_t first = 0; first < step->samples; first += ssl->micro_samples) {
         int64_t count =
@@ -203,39 +294,47 @@ static void for_each_micro_batch(SslMetaArch *ssl, SslStep *step, MicroBatchPass
             micro.masked =
                 ibot_patch_loss_count(step->batch->masks + first * 2 * patches, count * 2, patches);
         first_masked += micro.masked;
+        device_wait_staged(ssl->ops->device);
         pass(ssl, step, &micro, &ssl->step);
         arena_reset(&ssl->step, mark);
     }
 }
 
-void ssl_meta_arch_forward_backward(SslMetaArch *ssl, const Batch *batch, double teacher_temp,
-                                    SslFigures *figures)
+/* Lays the step out and sets what will be added to to zero. */
+static SslStep *begin_step(SslMetaArch *ssl, const Batch *batch, double teacher_temp)
 {
-    CHECK(batch->samples == ssl->groups.groups * ssl->groups.group_size &&
-          batch->first_group == ssl->groups.first_group);
-    arena_reset(&ssl->step, 0);
+    const Ops *ops = ssl->ops;
     int64_t masked =
         ssl->do_ibot ? ibot_patch_loss_count(batch->masks, batch->samples * 2, batch->patches) : 0;
+    device_wait_staged(ops->device);
+    arena_reset(&ssl->step, ARENA_START);
     SslStep *step = ssl->current;
     *step = ssl_step_layout(ssl, &ssl->step, batch, batch->samples, masked);
     step->teacher_temp = teacher_temp;
-    if (ssl->do_dino) memset(step->dino_usage.data, 0, tensor_bytes(step->dino_usage));
-    if (ssl->do_ibot) memset(step->ibot_usage.data, 0, tensor_bytes(step->ibot_usage));
-    memset(ssl->grads, 0, (size_t)ssl->table.flat_count * sizeof(float));
+    device_upload_staged(ops->device, &ssl->step, ARENA_START);
+    ops->zero(ops, ssl->figures);
+    if (ssl->do_dino) ops->zero(ops, step->dino_usage);
+    if (ssl->do_ibot) ops->zero(ops, step->ibot_usage);
+    ops->zero(ops, tensor_1d(ssl->grads, DTYPE_F32, ssl->table.flat_count));
     compute_scales(ssl, step);
+    return step;
+}
 
+void ssl_meta_arch_forward_backward(SslMetaArch *ssl, const Batch *batch, double teacher_temp)
+{
+    CHECK(batch->samples == ssl->groups.groups * ssl->groups.group_size &&
+          batch->first_group == ssl->groups.first_group);
+    SslStep *step = begin_step(ssl, batch, teacher_temp);
     for_each_micro_batch(ssl, step, ssl_teacher_forward);
     ssl_teacher_targets(ssl, step);
     if (ssl->do_koleo && ssl->micro_samples < batch->samples) {
         for_each_micro_batch(ssl, step, ssl_student_class_tokens);
-        koleo_loss_forward_backward(&ssl->koleo, ssl->ops, step->koleo_cls, step->koleo_d_cls, step->koleo,
-                                    &step->koleo_scratch, ssl->comm);
-        step->koleo_ready = true;
+        ssl_step_koleo(ssl, step);
     }
     for_each_micro_batch(ssl, step, ssl_student_forward_backward);
 
     finish_weight_norm(ssl, &ssl->dino_head);
     if (ssl->do_ibot && !ssl->shared_head) finish_weight_norm(ssl, &ssl->ibot_head);
-    comm_all_reduce(ssl->comm, ssl->grads, ssl->table.flat_count, DTYPE_F32, COMM_SUM, NULL);
-    reduce_figures(ssl, step, figures);
+    comm_all_reduce(ssl->comm, ssl->grads, ssl->table.flat_count, DTYPE_F32, COMM_SUM, ssl->ops->device);
+    reduce_figures(ssl, step);
 }

@@ -22,15 +22,11 @@ typedef struct SslStep {
     Tensor teacher_dino_scale, teacher_ibot_scale; /* [K] fp32: weight_g / |weight_v| */
     Tensor student_dino_scale, student_ibot_scale;
     Tensor center_sum;             /* [largest K] fp32 scratch of centering */
-    Tensor center_weight;          /* [max(samples * 2, masked)] fp32 scratch of centering */
+    Tensor dino_center_weight;     /* [samples * 2] fp32: weight of each row in the batch centre */
+    Tensor ibot_center_weight;     /* [masked] fp32 */
     Tensor koleo_cls, koleo_d_cls; /* [samples * 2, D] fp32; none without KoLeo */
     KoleoLossScratch koleo_scratch;
     bool koleo_ready; /* koleo_d_cls holds this step's gradient */
-    /* sums over this rank, turned into SslFigures at the end; losses as shares of the mean over all groups */
-    double *dino_local, *dino_global, *koleo, *ibot; /* [groups] */
-    double *feature_sums; /* [2, D]: sum and sum of squares of L2-normalised teacher class tokens */
-    double dino_entropy, ibot_entropy;
-    int64_t dino_pairs, ibot_pairs;
 } SslStep;
 
 /* A run of samples that goes through the networks together. */
@@ -50,7 +46,24 @@ const DinoHead *ssl_step_ibot_head(const SslMetaArch *ssl);
 /* Crop set of the batch's global crops (set 0) or local crops (set 1) of a micro-batch. `masked`: with the
  * iBOT masks. */
 VitCrops ssl_step_crops(const SslMetaArch *ssl, const Batch *batch, const SslMicroBatch *micro, int set,
-                        bool masked);
+                        bool masked, Arena *arena);
+
+/* `count` of the step's sums, from index `first`. */
+Tensor ssl_step_figures(const SslMetaArch *ssl, int64_t first, int64_t count);
+
+/* weight_v of a head's last layer as the prototype operations take it: in 16 bits where the device does that
+ * and the head computes so. `patches`: the head is asked for masked patches (its precision is then the iBOT
+ * head's, unless it is shared). */
+Tensor ssl_step_prototypes(const SslMetaArch *ssl, const DinoHead *head, bool patches,
+                           const Weights *weights);
+
+/* The masked patches of a micro-batch's global crops; loss_weight 1 for the teacher, who only asks where they
+ * are. */
+IbotPatchLoss ssl_step_ibot(const SslMetaArch *ssl, const SslStep *step, const SslMicroBatch *micro,
+                            double loss_weight, Arena *arena);
+
+/* KoLeo of the step's class tokens, value and gradient. Collective over COMM with its scope global. */
+void ssl_step_koleo(const SslMetaArch *ssl, SslStep *step);
 
 /* Student rows whose final norm is read, per sample: 2 + L with DINO, 2 with KoLeo alone, 0 otherwise. */
 int64_t ssl_step_cls_rows(const SslMetaArch *ssl);

@@ -20,10 +20,10 @@ typedef struct {
     Tensor d_dino, d_ibot; /* like the bottlenecks */
 } StudentPass;
 
-static void fill_rows(const SslMetaArch *ssl, StudentPass *s, const SslMicroBatch *micro)
+static void fill_rows(const SslMetaArch *ssl, const StudentPass *s, const SslMicroBatch *micro, int32_t *rows,
+                      int32_t *global_cls)
 {
     int64_t per_sample = ssl_step_cls_rows(ssl), L = per_sample - 2, N = s->pass.patches[0];
-    int32_t *rows = tensor_i32(s->rows), *global_cls = tensor_i32(s->global_cls);
     int64_t at = 0;
     for (int64_t i = 0; i < micro->samples && per_sample > 0; i++) {
         for (int64_t c = 0; c < 2; c++) {
@@ -33,7 +33,7 @@ static void fill_rows(const SslMetaArch *ssl, StudentPass *s, const SslMicroBatc
         for (int64_t c = 0; c < L; c++)
             rows[at++] = (int32_t)vit_row(&s->pass, 1, L * i + c);
     }
-    const int32_t *positions = tensor_i32(s->ibot.positions);
+    const int32_t *positions = s->ibot.positions;
     int64_t skip = 1 + ssl->vit.config.num_register_tokens;
     for (int64_t i = 0; i < s->ibot.patches; i++)
         rows[at++] = (int32_t)(vit_row(&s->pass, 0, positions[i] / N) + skip + positions[i] % N);
@@ -41,40 +41,41 @@ static void fill_rows(const SslMetaArch *ssl, StudentPass *s, const SslMicroBatc
 }
 
 static VitInput student_input(const SslMetaArch *ssl, const SslStep *step, const SslMicroBatch *micro,
-                              bool local)
+                              bool local, Arena *arena)
 {
     VitInput input = {.set_count = local ? 2 : 1,
-                      .sets = {ssl_step_crops(ssl, step->batch, micro, 0, ssl->do_ibot)},
+                      .sets = {ssl_step_crops(ssl, step->batch, micro, 0, ssl->do_ibot, arena)},
                       .act = weights_act(&ssl->student_weights[PARAM_BACKBONE]),
                       .backward = true,
                       .recompute = ssl->config->train.checkpoint_activations == CONFIG_ACTIVATIONS_BLOCK,
                       .drop_path = ssl->config->student.drop_path_rate > 0,
                       .seed = (uint64_t)ssl->config->train.seed,
                       .step = step->batch ? step->batch->step : 0};
-    if (local) input.sets[1] = ssl_step_crops(ssl, step->batch, micro, 1, false);
+    if (local) input.sets[1] = ssl_step_crops(ssl, step->batch, micro, 1, false, arena);
     return input;
 }
 
 static StudentPass student_layout(const SslMetaArch *ssl, const SslStep *step, const SslMicroBatch *micro,
                                   Arena *arena)
 {
-    bool measuring = arena_is_measuring(arena);
     int64_t per_sample = ssl_step_cls_rows(ssl), D = ssl->vit.config.embed_dim;
-    VitInput input = student_input(ssl, step, micro, per_sample > 2);
+    VitInput input = student_input(ssl, step, micro, per_sample > 2, arena);
     StudentPass s = {.pass = vit_pass(&ssl->vit, &input, arena), .cls_rows = micro->samples * per_sample};
     const SslGroups *g = &ssl->groups;
     int64_t total_samples = g->total_groups * g->group_size;
+    DinoClstokenRows dino = {.samples = micro->samples,
+                             .local_crops = per_sample - 2,
+                             .first_sample = micro->first,
+                             .group_size = g->group_size,
+                             .first_group = g->first_group};
     if (ssl->do_dino)
-        s.dino = dino_clstoken_loss_layout(arena, micro->samples, per_sample - 2, micro->first * 2,
-                                           ssl->config->dino.loss_weight, total_samples);
-    const unsigned char *masks =
-        measuring || !ssl->do_ibot ? NULL : step->batch->masks + micro->first * 2 * step->batch->patches;
-    s.ibot =
-        ibot_patch_loss_layout(arena, masks, masks ? micro->samples * 2 : 0, s.pass.patches[0], micro->masked,
-                               micro->first_masked, ssl->config->ibot.loss_weight, 2 * total_samples);
+        s.dino = dino_clstoken_loss_layout(arena, &dino, ssl->config->dino.loss_weight, total_samples);
+    s.ibot = ssl_step_ibot(ssl, step, micro, ssl->config->ibot.loss_weight, arena);
     int64_t n = s.cls_rows + micro->masked;
-    s.rows = tensor_alloc_1d(arena, DTYPE_I32, n);
-    s.global_cls = tensor_alloc_1d(arena, DTYPE_I32, micro->samples * 2);
+    int32_t *rows, *global_cls;
+    s.rows = tensor_stage_1d(arena, DTYPE_I32, n, &rows);
+    s.global_cls = tensor_stage_1d(arena, DTYPE_I32, micro->samples * 2, &global_cls);
+    if (!arena_is_measuring(arena)) fill_rows(ssl, &s, micro, rows, global_cls);
     s.normed = tensor_alloc_2d(arena, DTYPE_F32, n, D);
     s.stats = tensor_alloc_2d(arena, DTYPE_F32, n, 2);
     s.d_normed = tensor_alloc_2d(arena, DTYPE_F32, n, D);
@@ -88,7 +89,6 @@ static StudentPass student_layout(const SslMetaArch *ssl, const SslStep *step, c
             &ssl->ibot_head, arena, weights_act(&ssl->student_weights[PARAM_IBOT_HEAD]), micro->masked, true);
         s.d_ibot = tensor_alloc_2d(arena, DTYPE_F32, micro->masked, ssl->ibot_head.config.bottleneck_dim);
     }
-    if (!measuring) fill_rows(ssl, &s, micro);
     return s;
 }
 
@@ -105,19 +105,23 @@ static void student_forward(const SslMetaArch *ssl, StudentPass *s)
                           tensor_rows(s->normed, s->cls_rows, s->ibot.patches), &ssl->student_hooks);
 }
 
-static PrototypeCrossEntropy cross_entropy(const SslMetaArch *ssl, const SslStep *step, const DinoHead *head)
+static PrototypeCrossEntropy cross_entropy(const SslMetaArch *ssl, const SslStep *step, bool patches)
 {
     static const float STUDENT_TEMP = 0.1f; /* the reference's default of both losses */
-    return (PrototypeCrossEntropy){.student_v = param_matrix_view(&ssl->table, head->weight_v, ssl->student),
-                                   .student_temp = STUDENT_TEMP,
-                                   .teacher_v = param_matrix_view(&ssl->table, head->weight_v, ssl->teacher),
-                                   .teacher_temp = (float)step->teacher_temp,
-                                   .d_student_w = param_matrix_view(&ssl->table, head->weight_v, ssl->grads)};
+    const DinoHead *head = patches ? ssl_step_ibot_head(ssl) : &ssl->dino_head;
+    return (PrototypeCrossEntropy){
+        .student_v = ssl_step_prototypes(ssl, head, patches, ssl->student_weights),
+        .student_temp = STUDENT_TEMP,
+        .teacher_v = ssl_step_prototypes(ssl, head, patches, ssl->teacher_weights),
+        .teacher_temp = (float)step->teacher_temp,
+        .d_student_w = param_matrix_view(&ssl->table, head->weight_v, ssl->grads),
+        .loss_scale = tensor_rows(ssl->control, CONTROL_LOSS_SCALE, 1),
+        .entropy = ssl_step_figures(ssl, patches ? ssl->layout.ibot_entropy : ssl->layout.dino_entropy, 2)};
 }
 
-static void dino_loss(const SslMetaArch *ssl, SslStep *step, StudentPass *s, const SslMicroBatch *micro)
+static void dino_loss(const SslMetaArch *ssl, const SslStep *step, StudentPass *s)
 {
-    PrototypeCrossEntropy ce = cross_entropy(ssl, step, &ssl->dino_head);
+    PrototypeCrossEntropy ce = cross_entropy(ssl, step, false);
     ce.student = tensor_rows(s->dino_acts.bottleneck, 0, s->cls_rows);
     ce.student_scale = step->student_dino_scale;
     ce.teacher = step->teacher_dino;
@@ -129,17 +133,15 @@ static void dino_loss(const SslMetaArch *ssl, SslStep *step, StudentPass *s, con
     ce.d_student = tensor_rows(s->d_dino, 0, s->cls_rows);
     ce.usage = step->dino_usage;
     ssl->ops->prototype_cross_entropy(ssl->ops, &ce);
-    step->dino_entropy += ce.entropy_sum;
-    step->dino_pairs += ce.pair_count;
-    dino_clstoken_loss_sums(&s->dino, micro->first, ssl->groups.group_size,
-                            ssl->groups.total_groups * ssl->groups.group_size, step->dino_local,
-                            step->dino_global);
+    dino_clstoken_loss_sums(&s->dino, ssl->ops,
+                            ssl_step_figures(ssl, ssl->layout.dino_local, ssl->groups.total_groups),
+                            ssl_step_figures(ssl, ssl->layout.dino_global, ssl->groups.total_groups));
 }
 
-static void ibot_loss(const SslMetaArch *ssl, SslStep *step, StudentPass *s, const SslMicroBatch *micro)
+static void ibot_loss(const SslMetaArch *ssl, const SslStep *step, StudentPass *s)
 {
     int64_t first = ssl->do_dino ? s->cls_rows : 0; /* of the patches, among the rows of a shared head */
-    PrototypeCrossEntropy ce = cross_entropy(ssl, step, ssl_step_ibot_head(ssl));
+    PrototypeCrossEntropy ce = cross_entropy(ssl, step, true);
     ce.student = ssl->shared_head ? tensor_rows(s->dino_acts.bottleneck, first, s->ibot.patches)
                                   : s->ibot_acts.bottleneck;
     ce.student_scale = step->student_ibot_scale;
@@ -152,17 +154,15 @@ static void ibot_loss(const SslMetaArch *ssl, SslStep *step, StudentPass *s, con
     ce.d_student = ssl->shared_head ? tensor_rows(s->d_dino, first, s->ibot.patches) : s->d_ibot;
     ce.usage = step->ibot_usage;
     ssl->ops->prototype_cross_entropy(ssl->ops, &ce);
-    step->ibot_entropy += ce.entropy_sum;
-    step->ibot_pairs += ce.pair_count;
-    ibot_patch_loss_sums(&s->ibot, s->pass.patches[0], micro->first * 2, ssl->groups.group_size * 2,
-                         ssl->config->ibot.loss_weight, step->ibot);
+    ibot_patch_loss_sums(&s->ibot, ssl->ops,
+                         ssl_step_figures(ssl, ssl->layout.ibot, ssl->groups.total_groups));
 }
 
 static void student_backward(const SslMetaArch *ssl, const SslStep *step, StudentPass *s,
                              const SslMicroBatch *micro)
 {
     const Ops *ops = ssl->ops;
-    if (!ssl->do_dino) memset(s->d_normed.data, 0, tensor_bytes(s->d_normed));
+    if (!ssl->do_dino) ops->zero(ops, s->d_normed);
     dino_head_backward(&ssl->dino_head, ops, &ssl->student_weights[PARAM_DINO_HEAD], &s->dino_acts,
                        tensor_rows(s->d_normed, s->head_first, s->head_rows), s->d_dino, ssl->grads,
                        &ssl->student_hooks);
@@ -175,7 +175,7 @@ static void student_backward(const SslMetaArch *ssl, const SslStep *step, Studen
                               tensor_rows(step->koleo_d_cls, micro->first * 2, micro->samples * 2),
                               s->global_cls);
 
-    memset(s->pass.dx.data, 0, tensor_bytes(s->pass.dx));
+    ops->zero(ops, s->pass.dx);
     const Weights *backbone = &ssl->student_weights[PARAM_BACKBONE];
     vit_norm_backward(&ssl->vit, ops, backbone, &s->pass, s->rows, s->d_normed, s->stats, ssl->grads,
                       &ssl->student_hooks);
@@ -185,15 +185,16 @@ static void student_backward(const SslMetaArch *ssl, const SslStep *step, Studen
 void ssl_student_forward_backward(const SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro,
                                   Arena *arena)
 {
+    ArenaMark mark = arena_mark(arena);
     StudentPass s = student_layout(ssl, step, micro, arena);
     if (arena_is_measuring(arena)) return;
+    device_upload_staged(ssl->ops->device, arena, mark);
     student_forward(ssl, &s);
-    if (ssl->do_dino) dino_loss(ssl, step, &s, micro);
-    if (ssl->do_ibot) ibot_loss(ssl, step, &s, micro);
+    if (ssl->do_dino) dino_loss(ssl, step, &s);
+    if (ssl->do_ibot) ibot_loss(ssl, step, &s);
     if (ssl->do_koleo && !step->koleo_ready) {
         ssl->ops->gather_rows(ssl->ops, step->koleo_cls, s.normed, s.global_cls);
-        koleo_loss_forward_backward(&ssl->koleo, ssl->ops, step->koleo_cls, step->koleo_d_cls, step->koleo,
-                                    &step->koleo_scratch, ssl->comm);
+        ssl_step_koleo(ssl, step);
     }
     student_backward(ssl, step, &s, micro);
 }
@@ -203,13 +204,17 @@ void ssl_student_class_tokens(const SslMetaArch *ssl, SslStep *step, const SslMi
     if (!ssl->do_koleo) return;
     /* The same draws and masks as the pass that will follow: attention never leaves a sequence, so the local
      * crops that are missing here change nothing. */
-    VitInput input = student_input(ssl, step, micro, false);
+    ArenaMark mark = arena_mark(arena);
+    VitInput input = student_input(ssl, step, micro, false, arena);
     VitPass pass = vit_pass(&ssl->vit, &input, arena);
     int64_t n = micro->samples * 2;
-    Tensor rows = tensor_alloc_1d(arena, DTYPE_I32, n), stats = tensor_alloc_2d(arena, DTYPE_F32, n, 2);
+    int32_t *first_tokens;
+    Tensor rows = tensor_stage_1d(arena, DTYPE_I32, n, &first_tokens),
+           stats = tensor_alloc_2d(arena, DTYPE_F32, n, 2);
     if (arena_is_measuring(arena)) return;
     for (int64_t i = 0; i < n; i++)
-        tensor_i32(rows)[i] = (int32_t)vit_row(&pass, 0, i);
+        first_tokens[i] = (int32_t)vit_row(&pass, 0, i);
+    device_upload_staged(ssl->ops->device, arena, mark);
     const Weights *backbone = &ssl->student_weights[PARAM_BACKBONE];
     vit_forward(&ssl->vit, ssl->ops, backbone, &pass, &ssl->student_hooks);
     vit_norm_forward(&ssl->vit, ssl->ops, backbone, pass.x, rows,

@@ -1,5 +1,5 @@
 /* ssl_teacher.c - the teacher's half of a step: unmasked global crops to bottleneck rows, then targets. */
-#include "base/check.h"
+#include "base/memory.h"
 #include "loss/teacher_targets.h"
 #include "ssl/ssl_step.h"
 
@@ -12,34 +12,15 @@ static const double CENTER_MOMENTUM = 0.9; /* the reference's default of both lo
 static Tensor teacher_rows(const SslMetaArch *ssl, const VitPass *pass, const IbotPatchLoss *ibot,
                            int64_t cls, Arena *arena)
 {
-    Tensor rows = tensor_alloc_1d(arena, DTYPE_I32, cls + ibot->patches);
+    int32_t *out;
+    Tensor rows = tensor_stage_1d(arena, DTYPE_I32, cls + ibot->patches, &out);
     if (arena_is_measuring(arena)) return rows;
-    int32_t *out = tensor_i32(rows);
     int64_t N = pass->patches[0], skip = 1 + ssl->vit.config.num_register_tokens;
     for (int64_t i = 0; i < cls; i++)
         out[i] = (int32_t)vit_row(pass, 0, i);
-    const int32_t *positions = tensor_i32(ibot->positions);
     for (int64_t i = 0; i < ibot->patches; i++)
-        out[cls + i] = (int32_t)(vit_row(pass, 0, positions[i] / N) + skip + positions[i] % N);
+        out[cls + i] = (int32_t)(vit_row(pass, 0, ibot->positions[i] / N) + skip + ibot->positions[i] % N);
     return rows;
-}
-
-/* Adds the L2-normalised rows of cls[n, D] and their squares to sums[2, D]. */
-static void add_feature_sums(Tensor cls, double *sums)
-{
-    int64_t n = cls.shape[0], D = cls.shape[1];
-    const float *x = tensor_f32(cls);
-    for (int64_t i = 0; i < n; i++) {
-        double square = 0;
-        for (int64_t d = 0; d < D; d++)
-            square += (double)x[i * D + d] * x[i * D + d];
-        double inverse_norm = 1.0 / sqrt(square + 1e-24);
-        for (int64_t d = 0; d < D; d++) {
-            double value = x[i * D + d] * inverse_norm;
-            sums[d] += value;
-            sums[D + d] += value * value;
-        }
-    }
 }
 
 /* One head over rows of `normed`, its bottleneck copied to `out` (where given). */
@@ -59,24 +40,24 @@ static void run_head(const SslMetaArch *ssl, const DinoHead *head, ParamModule m
 void ssl_teacher_forward(const SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena)
 {
     const Ops *ops = ssl->ops;
+    const Weights *backbone = &ssl->teacher_weights[PARAM_BACKBONE];
     bool measuring = arena_is_measuring(arena);
-    int64_t D = ssl->vit.config.embed_dim, cls = ssl->do_dino ? micro->samples * 2 : 0;
+    ArenaMark mark = arena_mark(arena);
+    int64_t D = ssl->vit.config.embed_dim, cls = ssl->do_dino ? micro->samples * 2 : 0,
+            n = cls + micro->masked;
     VitInput input = {.set_count = 1,
-                      .sets = {ssl_step_crops(ssl, step->batch, micro, 0, false)},
-                      .act = weights_act(&ssl->teacher_weights[PARAM_BACKBONE])};
+                      .sets = {ssl_step_crops(ssl, step->batch, micro, 0, false, arena)},
+                      .act = weights_act(backbone)};
     VitPass pass = vit_pass(&ssl->vit, &input, arena);
-    const unsigned char *masks =
-        measuring || !ssl->do_ibot ? NULL : step->batch->masks + micro->first * 2 * step->batch->patches;
-    IbotPatchLoss ibot = ibot_patch_loss_layout(arena, masks, masks ? micro->samples * 2 : 0, pass.patches[0],
-                                                micro->masked, 0, 1, 1);
+    IbotPatchLoss ibot = ssl_step_ibot(ssl, step, micro, 1, arena);
     Tensor rows = teacher_rows(ssl, &pass, &ibot, cls, arena);
-    int64_t n = cls + micro->masked;
     Tensor normed = tensor_alloc_2d(arena, DTYPE_F32, n, D), stats = tensor_alloc_2d(arena, DTYPE_F32, n, 2);
     if (!measuring) {
-        vit_forward(&ssl->vit, ops, &ssl->teacher_weights[PARAM_BACKBONE], &pass, &ssl->teacher_hooks);
-        vit_norm_forward(&ssl->vit, ops, &ssl->teacher_weights[PARAM_BACKBONE], pass.x, rows, normed, stats,
-                         &ssl->teacher_hooks);
-        add_feature_sums(tensor_rows(normed, 0, cls), step->feature_sums);
+        device_upload_staged(ops->device, arena, mark);
+        vit_forward(&ssl->vit, ops, backbone, &pass, &ssl->teacher_hooks);
+        vit_norm_forward(&ssl->vit, ops, backbone, pass.x, rows, normed, stats, &ssl->teacher_hooks);
+        ops->direction_sums(ops, ssl_step_figures(ssl, ssl->layout.features, 2 * D),
+                            tensor_rows(normed, 0, cls));
     }
     Tensor out[2] = {{0}};
     if (!measuring && ssl->do_dino) out[0] = tensor_rows(step->teacher_dino, micro->first * 2, cls);
@@ -90,33 +71,11 @@ void ssl_teacher_forward(const SslMetaArch *ssl, SslStep *step, const SslMicroBa
     run_head(ssl, &ssl->ibot_head, PARAM_IBOT_HEAD, tensor_rows(normed, cls, micro->masked), out, 0, arena);
 }
 
-/* Weights of the batch centre: every class token alike; every group's patches alike, and every group. */
-static Tensor center_weights(const SslMetaArch *ssl, const SslStep *step, bool patches)
-{
-    const SslGroups *g = &ssl->groups;
-    int64_t n = patches ? step->masked : step->samples * 2;
-    Tensor weight = tensor_rows(step->center_weight, 0, n);
-    float *w = tensor_f32(weight);
-    if (!patches) {
-        for (int64_t i = 0; i < n; i++)
-            w[i] = (float)(1.0 / (double)(2 * g->group_size * g->total_groups));
-        return weight;
-    }
-    int64_t N = step->batch->patches, crops = 2 * g->group_size, at = 0;
-    for (int64_t group = 0; group < g->groups; group++) {
-        int64_t count = ibot_patch_loss_count(step->batch->masks + group * crops * N, crops, N);
-        for (int64_t i = 0; i < count; i++)
-            w[at++] = (float)(1.0 / (double)(count * g->total_groups));
-    }
-    CHECK(at == n);
-    return weight;
-}
-
 static void make_targets(SslMetaArch *ssl, const SslStep *step, bool patches)
 {
     const DinoHead *head = patches ? ssl_step_ibot_head(ssl) : &ssl->dino_head;
     TeacherScores scores = {.rows = patches ? step->teacher_ibot : step->teacher_dino,
-                            .v = param_matrix_view(&ssl->table, head->weight_v, ssl->teacher),
+                            .v = ssl_step_prototypes(ssl, head, patches, ssl->teacher_weights),
                             .scale = patches ? step->teacher_ibot_scale : step->teacher_dino_scale};
     Tensor bias = patches ? step->ibot_bias : step->dino_bias;
     if (ssl->config->train.centering == CONFIG_CENTERING_SINKHORN_KNOPP) {
@@ -126,8 +85,8 @@ static void make_targets(SslMetaArch *ssl, const SslStep *step, bool patches)
     int64_t K = head->config.prototypes;
     Tensor center = tensor_1d(patches ? ssl->ibot_center : ssl->dino_center, DTYPE_F32, K);
     teacher_targets_centering(ssl->ops, bias, center, tensor_rows(step->center_sum, 0, K), &scores,
-                              center_weights(ssl, step, patches), step->teacher_temp, CENTER_MOMENTUM,
-                              ssl->comm);
+                              patches ? step->ibot_center_weight : step->dino_center_weight,
+                              step->teacher_temp, CENTER_MOMENTUM, ssl->comm);
 }
 
 void ssl_teacher_targets(SslMetaArch *ssl, SslStep *step)
@@ -153,6 +112,7 @@ static void softmax_rows(float *scores, int64_t n, int64_t K, const float *bias,
 
 void ssl_meta_arch_teacher_targets(const SslMetaArch *ssl, double teacher_temp, float *dino, float *ibot)
 {
+    Device *device = ssl->ops->device;
     const SslStep *step = ssl->current;
     const struct {
         float *out;
@@ -164,9 +124,16 @@ void ssl_meta_arch_teacher_targets(const SslMetaArch *ssl, double teacher_temp, 
     for (int i = 0; i < 2; i++) {
         if (!parts[i].out) continue;
         int64_t n = parts[i].rows.shape[0], K = parts[i].head->config.prototypes;
-        ssl->ops->prototype_scores(ssl->ops, tensor_2d(parts[i].out, DTYPE_F32, n, K), parts[i].rows,
-                                   param_matrix_view(&ssl->table, parts[i].head->weight_v, ssl->teacher),
+        float *bias = memory_alloc_array((size_t)K, sizeof *bias);
+        Tensor scores = tensor_2d(device_alloc(device, (size_t)(n * K) * sizeof(float)), DTYPE_F32, n, K);
+        ssl->ops->prototype_scores(ssl->ops, scores, parts[i].rows,
+                                   ssl_step_prototypes(ssl, parts[i].head, i == 1, ssl->teacher_weights),
                                    parts[i].scale);
-        softmax_rows(parts[i].out, n, K, tensor_f32(parts[i].bias), teacher_temp);
+        device_download(device, parts[i].out, scores.data, tensor_bytes(scores));
+        device_download(device, bias, parts[i].bias.data, tensor_bytes(parts[i].bias));
+        device_finish(device);
+        softmax_rows(parts[i].out, n, K, bias, teacher_temp);
+        device_free(device, scores.data);
+        memory_free(bias);
     }
 }

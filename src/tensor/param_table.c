@@ -122,7 +122,8 @@ Tensor weights_matrix(const Weights *weights, int id)
     if (id < 0) return tensor_none();
     if (!weights->reduced) return param_matrix_view(weights->table, id, weights->master);
     const Param *p = &weights->table->params[id];
-    return tensor_2d(weights->reduced + p->offset, DTYPE_BF16, p->shape[0], p->count / p->shape[0]);
+    return tensor_2d(weights->reduced + p->offset, weights->reduced_dtype, p->shape[0],
+                     p->count / p->shape[0]);
 }
 
 Tensor weights_vector(const Weights *weights, int id)

@@ -85,13 +85,14 @@ void param_table_initialise(const ParamTable *table, uint64_t seed, float *flat)
 typedef struct {
     const ParamTable *table;
     float *master;     /* [flat_count] */
-    uint16_t *reduced; /* [flat_count] bf16, or NULL: matrices are read in fp32 */
+    uint16_t *reduced; /* [flat_count] bf16 or fp16, or NULL: matrices are read in fp32 */
+    Dtype reduced_dtype;
 } Weights;
 
 /* The type of activations that go with these weights. */
 static inline Dtype weights_act(const Weights *weights)
 {
-    return weights->reduced ? DTYPE_BF16 : DTYPE_F32;
+    return weights->reduced ? weights->reduced_dtype : DTYPE_F32;
 }
 
 /* A matrix operand in compute precision; flattened to [shape[0], rest]. id -1 gives the empty tensor. */

@@ -6,7 +6,7 @@
 Tensor tensor_view(void *data, Dtype dtype, int ndim, const int64_t *shape)
 {
     CHECK(ndim >= 0 && ndim <= TENSOR_MAX_DIMS);
-    Tensor t = {.data = data, .dtype = dtype, .where = TENSOR_HOST, .ndim = ndim};
+    Tensor t = {.data = data, .dtype = dtype, .ndim = ndim};
     for (int d = 0; d < ndim; d++)
         t.shape[d] = shape[d];
     return t;
@@ -30,6 +30,17 @@ Tensor tensor_alloc_1d(Arena *arena, Dtype dtype, int64_t n)
 Tensor tensor_alloc_2d(Arena *arena, Dtype dtype, int64_t rows, int64_t columns)
 {
     return tensor_2d(arena_alloc(arena, (size_t)(rows * columns) * dtype_size(dtype)), dtype, rows, columns);
+}
+
+Tensor tensor_stage_1d(Arena *arena, Dtype dtype, int64_t n, void *host)
+{
+    return tensor_1d(arena_alloc_staged(arena, (size_t)n * dtype_size(dtype), host), dtype, n);
+}
+
+Tensor tensor_stage_2d(Arena *arena, Dtype dtype, int64_t rows, int64_t columns, void *host)
+{
+    return tensor_2d(arena_alloc_staged(arena, (size_t)(rows * columns) * dtype_size(dtype), host), dtype,
+                     rows, columns);
 }
 
 int64_t tensor_count(Tensor t)
@@ -69,6 +80,12 @@ Tensor tensor_as_2d(Tensor t, int64_t rows, int64_t columns)
 float *tensor_f32(Tensor t)
 {
     CHECK(t.dtype == DTYPE_F32);
+    return t.data;
+}
+
+double *tensor_f64(Tensor t)
+{
+    CHECK(t.dtype == DTYPE_F64);
     return t.data;
 }
 

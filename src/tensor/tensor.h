@@ -1,4 +1,5 @@
-/* tensor.h - a view of memory: pointer, element type, shape. Owns nothing.
+/* tensor.h - a view of memory: pointer, element type, shape. Owns nothing. The memory is of the device that
+ * the operations on it run on; only what is staged (base/arena.h) is also written by the host.
  *
  * Row-major and contiguous, always; what needs strides is an operation's own business.
  */
@@ -13,13 +14,9 @@
 
 enum { TENSOR_MAX_DIMS = 4 };
 
-/* Where the memory lies. */
-typedef enum { TENSOR_HOST = 0, TENSOR_DEVICE } TensorWhere;
-
 typedef struct {
     void *data; /* NULL: the empty tensor, "not given" */
     Dtype dtype;
-    TensorWhere where;
     int ndim;
     int64_t shape[TENSOR_MAX_DIMS];
 } Tensor;
@@ -40,9 +37,14 @@ Tensor tensor_view(void *data, Dtype dtype, int ndim, const int64_t *shape);
 Tensor tensor_1d(void *data, Dtype dtype, int64_t n);
 Tensor tensor_2d(void *data, Dtype dtype, int64_t rows, int64_t columns);
 
-/* Uninitialised host memory from an arena. */
+/* Uninitialised memory from an arena. */
 Tensor tensor_alloc_1d(Arena *arena, Dtype dtype, int64_t n);
 Tensor tensor_alloc_2d(Arena *arena, Dtype dtype, int64_t rows, int64_t columns);
+
+/* Staged memory from an arena: the tensor is what operations read, *host (a pointer to a pointer of the
+ * element type) where the caller fills it in before device_upload_staged; NULL on a measuring arena. */
+Tensor tensor_stage_1d(Arena *arena, Dtype dtype, int64_t n, void *host);
+Tensor tensor_stage_2d(Arena *arena, Dtype dtype, int64_t rows, int64_t columns, void *host);
 
 int64_t tensor_count(Tensor t);
 size_t tensor_bytes(Tensor t);
@@ -53,8 +55,9 @@ Tensor tensor_rows(Tensor t, int64_t first, int64_t rows);
 /* The same memory as [rows, columns]. */
 Tensor tensor_as_2d(Tensor t, int64_t rows, int64_t columns);
 
-/* The elements of an fp32 / int32 tensor; CHECK-fails on another type. */
+/* The elements of an fp32 / fp64 / int32 tensor; CHECK-fails on another type. */
 float *tensor_f32(Tensor t);
+double *tensor_f64(Tensor t);
 int32_t *tensor_i32(Tensor t);
 
 #endif

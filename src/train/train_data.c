@@ -1,6 +1,8 @@
 /* train_data.c - from configuration keys to augmentation and loader. */
 #include "train/train_data.h"
 
+#include "train/train_state.h"
+
 AugmentParams train_data_augment(const Config *config)
 {
     AugmentParams p = augment_params_default();
@@ -31,9 +33,10 @@ AugmentParams train_data_augment(const Config *config)
     return p;
 }
 
-LoaderParams train_data_loader(const Config *config, const SslGroups *groups, int64_t first_step)
+LoaderParams train_data_loader(const Config *config, const SslGroups *groups, Device *device,
+                               int64_t first_step)
 {
-    bool masks = config->ibot.loss_weight > 0;
+    bool masks = config->ibot.loss_weight > 0, gpu = device_kind(device) != DEVICE_CPU;
     return (LoaderParams){.augment = train_data_augment(config),
                           .scaled_decode = config->data.decode == CONFIG_DECODE_SCALED,
                           .patch_size = config->student.patch_size,
@@ -47,5 +50,7 @@ LoaderParams train_data_loader(const Config *config, const SslGroups *groups, in
                           .groups = groups->groups,
                           .first_step = first_step,
                           .num_workers = (int)config->train.num_workers,
-                          .prefetch = config->data.prefetch};
+                          .prefetch = config->data.prefetch,
+                          .in_use = gpu ? TRAIN_SUBMISSIONS : 1,
+                          .device = gpu ? device : NULL};
 }

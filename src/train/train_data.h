@@ -9,7 +9,9 @@
 /* crops.*: sizes, scales and probabilities of every augmentation. */
 AugmentParams train_data_augment(const Config *config);
 
-/* What this rank loads, from step `first_step` on. train.num_workers are threads of this rank. */
-LoaderParams train_data_loader(const Config *config, const SslGroups *groups, int64_t first_step);
+/* What this rank loads for `device`, from step `first_step` on. train.num_workers are threads of this rank.
+ */
+LoaderParams train_data_loader(const Config *config, const SslGroups *groups, Device *device,
+                               int64_t first_step);
 
 #endif

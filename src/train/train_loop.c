@@ -17,6 +17,12 @@
 
 enum { PLAIN_LINE_EVERY = 10 };
 
+/* A step that is under way, and what belongs to it. */
+typedef struct {
+    Batch *batch;
+    double wait_seconds;
+} UnderWay;
+
 /* A loop in progress. */
 typedef struct {
     Run *run;
@@ -33,6 +39,8 @@ typedef struct {
     int64_t period;     /* iterations between checkpoints */
     int64_t keep_every; /* iterations between checkpoints that stay for ever; 0: none does */
     int64_t last_saved;
+    UnderWay under_way[TRAIN_SUBMISSIONS]; /* iteration i at i % TRAIN_SUBMISSIONS */
+    double last_time;                      /* when the last iteration was done with */
     Status written; /* of this rank's metrics; told to the others at the next iteration */
     Error write_error;
     bool losing_metrics; /* the disk did not take a line, and that is tolerated; rank 0 */
@@ -105,11 +113,17 @@ static Status tolerate(Loop *loop, Status status, Error *error)
     return STATUS_OK;
 }
 
+static bool evaluation_is_due(const Loop *loop)
+{
+    int64_t period = loop->state->config->evaluation.eval_period_iterations;
+    return period > 0 && loop->state->iteration % period == 0;
+}
+
 static Status evaluate(Loop *loop, Error *error)
 {
     TrainState *state = loop->state;
-    int64_t iteration = state->iteration - 1, period = state->config->evaluation.eval_period_iterations;
-    if (period <= 0 || state->iteration % period != 0) return STATUS_OK;
+    int64_t iteration = state->iteration - 1;
+    if (!evaluation_is_due(loop)) return STATUS_OK;
     char relative[64];
     snprintf(relative, sizeof relative, "eval/training_%lld/teacher_checkpoint.h5", (long long)iteration);
     char *path = run_folder_path(&loop->run->folder, relative);
@@ -128,29 +142,28 @@ static void tolerate_lost_line(Loop *loop)
     if (loop->written == STATUS_OK || !outlives_errors(loop)) return;
     log_error(&loop->run->log,
               "metrics from iteration %lld to the next checkpoint are lost, training goes on: %s",
-              (long long)loop->state->iteration - 1, loop->write_error.text);
+              (long long)loop->state->finished - 1, loop->write_error.text);
     metrics_close(loop->metrics);
     loop->metrics = NULL;
     loop->losing_metrics = true;
     loop->written = STATUS_OK;
 }
 
-static void write_metrics(Loop *loop, const TrainStep *step, double iter_time, const Batch *batch)
+static void write_metrics(Loop *loop, const TrainStep *step, double iter_time, double data_time)
 {
     const SslMetaArch *ssl = &loop->state->ssl;
     const SslFigures *f = &step->figures;
     CollapseShares shares = collapse_shares(ssl, f);
     const char *warning = collapse_monitor_note(&loop->collapse, ssl, &shares, f);
-    if (warning)
-        log_warning(&loop->run->log, "iteration %lld: %s", (long long)loop->state->iteration - 1, warning);
+    if (warning) log_warning(&loop->run->log, "iteration %lld: %s", (long long)step->iteration, warning);
     if (!loop->metrics || loop->written != STATUS_OK) return;
     double global_batch = (double)loop->state->config->train.global_batch_size;
     const struct {
         const char *key;
         double value;
-    } pairs[] = {{"iteration", (double)(loop->state->iteration - 1)},
+    } pairs[] = {{"iteration", (double)step->iteration},
                  {"iter_time", iter_time},
-                 {"data_time", batch->wait_seconds},
+                 {"data_time", data_time},
                  {"lr", step->schedule.lr},
                  {"wd", step->schedule.weight_decay},
                  {"mom", step->schedule.momentum},
@@ -166,7 +179,7 @@ static void write_metrics(Loop *loop, const TrainStep *step, double iter_time, c
                  {"grad_norm_backbone", step->grad_norm[PARAM_BACKBONE]},
                  {"grad_norm_dino_head", step->grad_norm[PARAM_DINO_HEAD]},
                  {"grad_norm_ibot_head", step->grad_norm[PARAM_IBOT_HEAD]},
-                 {"loss_scale", 1.0},
+                 {"loss_scale", step->loss_scale},
                  {"skipped", step->skipped},
                  {"masked_patches", (double)f->masked_patches},
                  {"dino_global_share_of_ln_k", shares.dino_global_share},
@@ -196,9 +209,39 @@ static Status agree_to_go_on(const Loop *loop, Status local, bool *stop, Error *
     return flags[0] ? comm_agree(loop->run->comm, local, error) : STATUS_OK;
 }
 
+/* A finished step is told, and its batch given back. */
+static void tell_step(Loop *loop, const TrainStep *step)
+{
+    UnderWay *u = &loop->under_way[step->iteration % TRAIN_SUBMISSIONS];
+    double now = clock_seconds(), iter_time = now - loop->last_time;
+    loop->last_time = now;
+    write_metrics(loop, step, iter_time, u->wait_seconds);
+    loader_release(loop->loader, u->batch);
+    if (step->skipped)
+        log_warning(&loop->run->log, "iteration %lld: values that are not finite; the step was skipped",
+                    (long long)step->iteration);
+    char detail[96];
+    snprintf(detail, sizeof detail, "loss %.4f, %.1f images/s", step->figures.total_loss,
+             (double)loop->state->config->train.global_batch_size / iter_time);
+    progress_update(&loop->progress, step->iteration + 1, detail);
+    loop->result->iterations++;
+    loop->result->final_loss = step->figures.total_loss;
+}
+
+/* Steps that are finished; `all`: waits until every submitted one is. */
+static Status tell_finished(Loop *loop, bool all, Error *error)
+{
+    for (;;) {
+        TrainStep step;
+        bool ready;
+        TRY(train_state_finish(loop->state, all, &step, &ready, error));
+        if (!ready) return STATUS_OK;
+        tell_step(loop, &step);
+    }
+}
+
 static Status one_iteration(Loop *loop, bool *stop, Error *error)
 {
-    double start = clock_seconds();
     Batch *batch = NULL;
     Status local = loader_next(loop->loader, &batch, error);
     if (local == STATUS_OK && loop->written != STATUS_OK) {
@@ -206,22 +249,10 @@ static Status one_iteration(Loop *loop, bool *stop, Error *error)
         local = loop->written;
     }
     TRY(agree_to_go_on(loop, local, stop, error));
-    TrainStep step;
-    TRY(train_state_step(loop->state, batch, &step, error));
-    double iter_time = clock_seconds() - start;
-    write_metrics(loop, &step, iter_time, batch);
-    loader_release(loop->loader, batch);
-    if (step.skipped)
-        log_warning(&loop->run->log, "iteration %lld: values that are not finite; the step was skipped",
-                    (long long)loop->state->iteration - 1);
-
-    char detail[96];
-    snprintf(detail, sizeof detail, "loss %.4f, %.1f images/s", step.figures.total_loss,
-             (double)loop->state->config->train.global_batch_size / iter_time);
-    progress_update(&loop->progress, loop->state->iteration, detail);
-    loop->result->iterations++;
-    loop->result->final_loss = step.figures.total_loss;
-    return STATUS_OK;
+    loop->under_way[loop->state->iteration % TRAIN_SUBMISSIONS] =
+        (UnderWay){.batch = batch, .wait_seconds = batch->wait_seconds};
+    train_state_submit(loop->state, batch);
+    return tell_finished(loop, false, error);
 }
 
 static bool checkpoint_is_due(const Loop *loop)
@@ -237,14 +268,17 @@ static Status iterate(Loop *loop, Error *error)
     while (state->iteration < state->total_iterations) {
         bool stop = false;
         TRY(one_iteration(loop, &stop, error));
-        stop = stop || (stop_after > 0 && loop->result->iterations >= stop_after);
+        stop = stop || (stop_after > 0 && state->iteration - loop->result->first_iteration >= stop_after);
         bool last = state->iteration == state->total_iterations;
+        if (stop || last || checkpoint_is_due(loop) || evaluation_is_due(loop))
+            TRY(tell_finished(loop, true, error));
         if (stop || last)
             TRY(save(loop, error));
         else if (checkpoint_is_due(loop))
             TRY(tolerate(loop, save(loop, error), error));
         TRY(evaluate(loop, error));
-        loop->progress.last_time = clock_seconds(); /* saving and evaluating are no part of a step */
+        if (state->finished == state->iteration) /* saving and evaluating are no part of a step */
+            loop->last_time = loop->progress.last_time = clock_seconds();
         if (stop && !last)
             return status_fail(error, STATUS_REQUEUE,
                                "stopped after iteration %lld of %lld, as requested; run me again to go on",
@@ -262,7 +296,7 @@ static Status prepare(Loop *loop, const DataSet *set, const TrainStart *start, E
     TRY(checkpoint_clean(loop->checkpoints, run->comm, error));
     memcpy(loop->result->checkpoint, start->checkpoint, sizeof start->checkpoint);
     loop->result->first_iteration = state->iteration;
-    LoaderParams params = train_data_loader(state->config, &state->groups, state->iteration);
+    LoaderParams params = train_data_loader(state->config, &state->groups, state->device, state->iteration);
     TRY(comm_agree(run->comm, loader_create(&loop->loader, &params, set, error), error));
     Status opened = STATUS_OK;
     if (comm_rank(run->comm) == 0) opened = open_metrics(loop, error);
@@ -296,7 +330,7 @@ Status train_loop(Run *run, TrainState *state, const DataSet *set, const TrainSt
     if (status == STATUS_OK) {
         loop.progress = progress_begin(&run->log, "training", state->iteration, state->total_iterations,
                                        PLAIN_LINE_EVERY);
-        double began = clock_seconds();
+        double began = loop.last_time = clock_seconds();
         status = iterate(&loop, error);
         double seconds = clock_seconds() - began;
         progress_end(&loop.progress);

@@ -1,6 +1,7 @@
 /* train_state.c - a training step, and the state around it. */
 #include "train/train_state.h"
 
+#include "base/check.h"
 #include "base/memory.h"
 #include "data/augment.h"
 #include "optim/param_groups.h"
@@ -20,25 +21,66 @@ int train_state_threads(const Config *config, int ranks_on_node)
     return share > 1 ? share : 1;
 }
 
-Status train_state_init(TrainState *state, Config *config, Comm *comm, int threads, Error *error)
+/* [count] of the device's memory, or NULL for nothing. */
+static float *device_floats(Device *device, int64_t count)
 {
-    *state = (TrainState){.config = config, .comm = comm};
+    return count > 0 ? device_alloc(device, (size_t)count * sizeof(float)) : NULL;
+}
+
+/* Prototypes of the heads whose teacher is centred; 0 elsewhere. */
+static void center_counts(const TrainState *state, int64_t *dino, int64_t *ibot)
+{
+    const SslMetaArch *ssl = &state->ssl;
+    bool centering = state->config->train.centering == CONFIG_CENTERING_CENTERING;
+    int64_t K = ssl->dino_head.config.prototypes;
+    *dino = centering && ssl->do_dino ? K : 0;
+    *ibot = centering && ssl->do_ibot ? (ssl->shared_head ? K : ssl->ibot_head.config.prototypes) : 0;
+}
+
+static int64_t value_count(const TrainState *state)
+{
+    return state->ssl.layout.count + CONTROL_COUNT + state->optimizer.segments.count;
+}
+
+static void prepare_memory(TrainState *state)
+{
+    Device *device = state->device;
+    int64_t dino, ibot;
+    center_counts(state, &dino, &ibot);
+    state->dino_center_before = device_floats(device, dino);
+    state->ibot_center_before = device_floats(device, ibot);
+    for (int i = 0; i < TRAIN_SUBMISSIONS; i++) {
+        state->submissions[i].values = device_alloc_host(device, (size_t)value_count(state) * sizeof(double));
+        state->submissions[i].done = device_event_create(device);
+    }
+    if (device_kind(device) == DEVICE_CPU) return;
+    size_t bytes = (size_t)state->ssl.table.flat_count * sizeof(float);
+    TrainMirror *m = &state->mirror;
+    float **flats[] = {&m->student, &m->teacher, &m->exp_avg, &m->exp_avg_sq};
+    for (int i = 0; i < 4; i++)
+        *flats[i] = device_alloc_host(device, bytes);
+    if (dino > 0) m->dino_center = device_alloc_host(device, (size_t)dino * sizeof(float));
+    if (ibot > 0) m->ibot_center = device_alloc_host(device, (size_t)ibot * sizeof(float));
+}
+
+Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *device, int threads,
+                        Error *error)
+{
+    *state = (TrainState){.config = config, .comm = comm, .device = device};
     TRY(ssl_groups_deal(&state->groups, config, comm_rank(comm), comm_size(comm), error));
     config->train.global_batch_size = state->groups.total_groups * state->groups.group_size;
 
     OpsLimits limits = ssl_ops_limits(config, &state->groups);
-    state->ops = ops_cpu_create(&limits, threads);
+    state->ops = ops_create(device, &limits, &(OpsOptions){.threads = threads});
     ssl_meta_arch_init(&state->ssl, config, &state->groups, state->ops, comm);
     param_groups_assign(&state->ssl.table, state->ssl.vit.config.depth, config->optim.layerwise_decay,
                         config->optim.patch_embed_lr_mult);
     ssl_meta_arch_initialise(&state->ssl, (uint64_t)config->train.seed);
-    adamw_optimizer_init(&state->optimizer, &state->ssl.table, config->optim.adamw_beta1,
+    adamw_optimizer_init(&state->optimizer, &state->ssl.table, device, config->optim.adamw_beta1,
                          config->optim.adamw_beta2);
-    CheckpointState s = train_state_checkpoint(state, 0, NULL);
-    if (s.dino_center)
-        state->dino_center_before = memory_alloc_array((size_t)s.dino_center_count, sizeof(float));
-    if (s.ibot_center)
-        state->ibot_center_before = memory_alloc_array((size_t)s.ibot_center_count, sizeof(float));
+    prepare_memory(state);
+    device_download(device, state->control, state->ssl.control.data, sizeof state->control);
+    device_finish(device);
     state->peak_lr = cosine_schedule_scaled_lr(config, config->train.global_batch_size);
     state->schedules = train_schedules(config, state->peak_lr);
     state->total_iterations = config->optim.epochs * config->train.OFFICIAL_EPOCH_LENGTH;
@@ -48,8 +90,18 @@ Status train_state_init(TrainState *state, Config *config, Comm *comm, int threa
 void train_state_fini(TrainState *state)
 {
     if (!state->ops) return;
-    memory_free(state->dino_center_before);
-    memory_free(state->ibot_center_before);
+    Device *device = state->device;
+    device_finish(device);
+    device_free(device, state->dino_center_before);
+    device_free(device, state->ibot_center_before);
+    TrainMirror *m = &state->mirror;
+    float *mirrored[] = {m->student, m->teacher, m->exp_avg, m->exp_avg_sq, m->dino_center, m->ibot_center};
+    for (size_t i = 0; i < sizeof mirrored / sizeof *mirrored; i++)
+        device_free_host(device, mirrored[i]);
+    for (int i = 0; i < TRAIN_SUBMISSIONS; i++) {
+        device_free_host(device, state->submissions[i].values);
+        device_event_destroy(state->submissions[i].done);
+    }
     adamw_optimizer_fini(&state->optimizer);
     ssl_meta_arch_fini(&state->ssl);
     ops_destroy(state->ops);
@@ -65,84 +117,132 @@ static const char *first_bad_loss(const SslFigures *f)
     return isfinite(f->total_loss) ? NULL : "total_loss";
 }
 
-/* The first parameter, in table order, that holds a non-finite value in `flat`. */
-static const Param *first_bad_tensor(const TrainState *state, float *flat)
+/* The first parameter, in table order, whose squared norm is not finite. */
+static const Param *first_bad(const TrainState *state, const double *squares)
 {
-    for (int i = 0; i < state->ssl.table.count; i++) {
-        double square;
-        state->ops->sum_squares(state->ops, &square, param_vector_view(&state->ssl.table, i, flat));
-        if (!isfinite(square)) return &state->ssl.table.params[i];
-    }
+    for (int i = 0; i < state->ssl.table.count; i++)
+        if (!isfinite(squares[i])) return &state->ssl.table.params[i];
     return NULL;
 }
 
-static Status describe_bad_step(const TrainState *state, const TrainStep *step, Error *error)
+static const Param *first_bad_weight(const TrainState *state, float *flat)
+{
+    const AdamwOptimizer *o = &state->optimizer;
+    double *squares = memory_alloc_array((size_t)o->segments.count, sizeof *squares);
+    state->ops->segment_squares(state->ops, o->squares, tensor_1d(flat, DTYPE_F32, o->flat_count),
+                                &o->segments);
+    device_download(state->device, squares, o->squares.data, tensor_bytes(o->squares));
+    device_finish(state->device);
+    const Param *bad = first_bad(state, squares);
+    memory_free(squares);
+    return bad;
+}
+
+static Status describe_bad_step(const TrainState *state, const TrainStep *step,
+                                const double *gradient_squares, Error *error)
 {
     const char *loss = first_bad_loss(&step->figures);
     const struct {
         const char *name;
-        float *flat;
-    } kinds[] = {{"student weight", state->ssl.student},
-                 {"teacher weight", state->ssl.teacher},
-                 {"gradient of", state->ssl.grads}};
+        const Param *bad;
+    } kinds[] = {{"student weight", first_bad_weight(state, state->ssl.student)},
+                 {"teacher weight", first_bad_weight(state, state->ssl.teacher)},
+                 {"gradient of", first_bad(state, gradient_squares)}};
     char tensor[160] = "none among weights and gradients";
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        const Param *bad = first_bad_tensor(state, kinds[i].flat);
+        const Param *bad = kinds[i].bad;
         if (!bad) continue;
         snprintf(tensor, sizeof tensor, "%s %s.%s", kinds[i].name, param_module_name(bad->module), bad->name);
         break;
     }
     return status_fail(error, STATUS_FAILED, "iteration %lld: %s is not finite; first bad tensor: %s",
-                       (long long)state->iteration, loss ? loss : "a gradient norm", tensor);
+                       (long long)step->iteration, loss ? loss : "a gradient norm", tensor);
 }
 
-static bool step_is_finite(const TrainStep *step)
+/* The centres follow the teacher's scores inside the forward pass: a step that must change nothing takes them
+ * back. */
+static void keep_centers(TrainState *state)
 {
-    bool finite = first_bad_loss(&step->figures) == NULL;
-    for (int m = 0; m < PARAM_MODULE_COUNT; m++)
-        finite = finite && isfinite(step->grad_norm[m]);
-    return finite;
+    int64_t dino, ibot;
+    center_counts(state, &dino, &ibot);
+    device_copy(state->device, state->dino_center_before, state->ssl.dino_center,
+                (size_t)dino * sizeof(float));
+    device_copy(state->device, state->ibot_center_before, state->ssl.ibot_center,
+                (size_t)ibot * sizeof(float));
 }
 
-/* The centres follow the teacher's scores inside the forward pass, so a step that must change nothing takes
- * them back. */
-static void keep_centers(TrainState *state, bool take_back)
+static void take_centers_back(TrainState *state)
 {
-    CheckpointState s = train_state_checkpoint(state, 0, NULL);
-    const struct {
-        float *now, *before;
-        int64_t count;
-    } centers[] = {{s.dino_center, state->dino_center_before, s.dino_center_count},
-                   {s.ibot_center, state->ibot_center_before, s.ibot_center_count}};
-    for (int i = 0; i < 2; i++) {
-        if (!centers[i].before) continue;
-        float *to = take_back ? centers[i].now : centers[i].before;
-        memcpy(to, take_back ? centers[i].before : centers[i].now, (size_t)centers[i].count * sizeof *to);
+    const Ops *ops = state->ops;
+    const SslMetaArch *ssl = &state->ssl;
+    int64_t dino, ibot;
+    center_counts(state, &dino, &ibot);
+    if (dino > 0)
+        ops->take_back(ops, tensor_1d(ssl->dino_center, DTYPE_F32, dino),
+                       tensor_1d(state->dino_center_before, DTYPE_F32, dino), ssl->control);
+    if (ibot > 0)
+        ops->take_back(ops, tensor_1d(ssl->ibot_center, DTYPE_F32, ibot),
+                       tensor_1d(state->ibot_center_before, DTYPE_F32, ibot), ssl->control);
+}
+
+static void fetch_values(TrainState *state, TrainSubmission *s)
+{
+    const SslMetaArch *ssl = &state->ssl;
+    const Tensor parts[] = {ssl->figures, ssl->control, state->optimizer.squares};
+    double *to = s->values;
+    for (int i = 0; i < 3; i++) {
+        device_download(state->device, to, parts[i].data, tensor_bytes(parts[i]));
+        to += tensor_count(parts[i]);
     }
+    s->masked_patches = ssl->masked_patches;
+    device_event_record(s->done);
 }
 
-Status train_state_step(TrainState *state, const Batch *batch, TrainStep *step, Error *error)
+void train_state_submit(TrainState *state, const Batch *batch)
 {
+    CHECK(state->iteration - state->finished < TRAIN_SUBMISSIONS);
     SslMetaArch *ssl = &state->ssl;
-    *step = (TrainStep){.schedule = train_schedules_at(&state->schedules, state->iteration)};
-    keep_centers(state, false);
-    ssl_meta_arch_forward_backward(ssl, batch, step->schedule.teacher_temp, &step->figures);
-    adamw_optimizer_grad_norms(&ssl->table, state->ops, ssl->grads, step->grad_norm);
-    if (!step_is_finite(step)) {
-        keep_centers(state, true);
-        if (state->bad_steps >= state->config->train.skip_bad_steps)
-            return describe_bad_step(state, step, error);
-        state->bad_steps++;
-        step->skipped = true;
-        state->iteration++;
-        return STATUS_OK;
-    }
-    state->bad_steps = 0;
-    adamw_optimizer_step(&state->optimizer, &ssl->table, state->ops, ssl->student, ssl->grads,
-                         &step->schedule, state->config->optim.clip_grad, step->grad_norm);
-    ssl_meta_arch_update_teacher(ssl, step->schedule.momentum);
+    TrainSubmission *s = &state->submissions[state->iteration % TRAIN_SUBMISSIONS];
+    AdamwOptimizerStep update = {.schedule = train_schedules_at(&state->schedules, state->iteration),
+                                 .clip_grad = state->config->optim.clip_grad,
+                                 .scaled = ssl->scaled};
+    s->step = (TrainStep){.iteration = state->iteration, .schedule = update.schedule};
+    keep_centers(state);
+    ssl_meta_arch_forward_backward(ssl, batch, update.schedule.teacher_temp);
+    adamw_optimizer_step(&state->optimizer, state->ops, ssl->student, ssl->grads, ssl->control,
+                         tensor_rows(ssl->figures, 0, ssl->layout.dino_entropy), &update);
+    take_centers_back(state);
+    ssl_meta_arch_update_teacher(ssl, update.schedule.momentum);
     ssl_meta_arch_refresh(ssl);
+    fetch_values(state, s);
     state->iteration++;
+}
+
+Status train_state_finish(TrainState *state, bool all, TrainStep *step, bool *ready, Error *error)
+{
+    int64_t under_way = state->iteration - state->finished;
+    bool at_once = device_kind(state->device) == DEVICE_CPU;
+    *ready = under_way > (all || at_once ? 0 : 1);
+    if (!*ready) return STATUS_OK;
+    TrainSubmission *s = &state->submissions[state->finished % TRAIN_SUBMISSIONS];
+    device_event_wait(s->done);
+    const double *control = s->values + state->ssl.layout.count;
+    double scale_before = state->control[CONTROL_LOSS_SCALE];
+    memcpy(state->control, control, sizeof state->control);
+    *step = s->step;
+    step->figures = ssl_meta_arch_figures(&state->ssl, s->values, s->masked_patches);
+    step->loss_scale = scale_before;
+    for (int m = 0; m < PARAM_MODULE_COUNT; m++)
+        step->grad_norm[m] = control[CONTROL_NORM + m];
+    step->skipped = control[CONTROL_FINITE] == 0.0;
+    state->finished++;
+
+    bool overflow = step->skipped && !first_bad_loss(&step->figures) && scale_before > 1.0;
+    if (!step->skipped) state->bad_steps = 0;
+    if (!step->skipped || overflow) return STATUS_OK;
+    if (state->bad_steps >= state->config->train.skip_bad_steps)
+        return describe_bad_step(state, step, control + CONTROL_COUNT, error);
+    state->bad_steps++;
     return STATUS_OK;
 }
 
@@ -156,29 +256,61 @@ static const char *arch_name(ConfigArch arch)
     return names[arch];
 }
 
+/* Where a checkpoint's tensors lie in host memory: in the mirror, or where they are computed. */
+static CheckpointState host_tensors(TrainState *state)
+{
+    SslMetaArch *ssl = &state->ssl;
+    const TrainMirror *m = &state->mirror;
+    bool host = device_kind(state->device) == DEVICE_CPU;
+    CheckpointState s = {.table = &ssl->table,
+                         .student = host ? ssl->student : m->student,
+                         .teacher = host ? ssl->teacher : m->teacher,
+                         .exp_avg = host ? state->optimizer.exp_avg : m->exp_avg,
+                         .exp_avg_sq = host ? state->optimizer.exp_avg_sq : m->exp_avg_sq};
+    center_counts(state, &s.dino_center_count, &s.ibot_center_count);
+    if (s.dino_center_count > 0) s.dino_center = host ? ssl->dino_center : m->dino_center;
+    if (s.ibot_center_count > 0) s.ibot_center = host ? ssl->ibot_center : m->ibot_center;
+    return s;
+}
+
+/* Between the device and the mirror; nothing to do where there is none. */
+static void copy_mirror(TrainState *state, bool to_device)
+{
+    if (device_kind(state->device) == DEVICE_CPU) return;
+    const SslMetaArch *ssl = &state->ssl;
+    const TrainMirror *m = &state->mirror;
+    int64_t flat = ssl->table.flat_count, dino, ibot;
+    center_counts(state, &dino, &ibot);
+    const struct {
+        float *device, *host;
+        int64_t count;
+    } pairs[] = {{ssl->student, m->student, flat},
+                 {ssl->teacher, m->teacher, flat},
+                 {state->optimizer.exp_avg, m->exp_avg, flat},
+                 {state->optimizer.exp_avg_sq, m->exp_avg_sq, flat},
+                 {ssl->dino_center, m->dino_center, dino},
+                 {ssl->ibot_center, m->ibot_center, ibot}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        size_t bytes = (size_t)pairs[i].count * sizeof(float);
+        if (to_device)
+            device_upload(state->device, pairs[i].device, pairs[i].host, bytes);
+        else
+            device_download(state->device, pairs[i].host, pairs[i].device, bytes);
+    }
+    device_finish(state->device);
+}
+
 CheckpointState train_state_checkpoint(TrainState *state, int64_t iteration, char *config_text)
 {
+    CHECK(state->finished == state->iteration);
     const Config *c = state->config;
-    SslMetaArch *ssl = &state->ssl;
-    const VitConfig *v = &ssl->vit.config;
-    bool centering = c->train.centering == CONFIG_CENTERING_CENTERING;
-    CheckpointState s = {.table = &ssl->table,
-                         .student = ssl->student,
-                         .teacher = ssl->teacher,
-                         .exp_avg = state->optimizer.exp_avg,
-                         .exp_avg_sq = state->optimizer.exp_avg_sq};
-    if (centering && ssl->do_dino) {
-        s.dino_center = ssl->dino_center;
-        s.dino_center_count = ssl->dino_head.config.prototypes;
-    }
-    if (centering && ssl->do_ibot) {
-        s.ibot_center = ssl->ibot_center;
-        s.ibot_center_count =
-            ssl->shared_head ? ssl->dino_head.config.prototypes : ssl->ibot_head.config.prototypes;
-    }
+    const VitConfig *v = &state->ssl.vit.config;
+    CheckpointState s = host_tensors(state);
+    copy_mirror(state, false);
     s.meta = (CheckpointMeta){.iteration = iteration,
-                              .optimizer_step = state->optimizer.steps,
-                              .loss_scale = 1.0,
+                              .optimizer_step = (int64_t)state->control[CONTROL_STEPS],
+                              .loss_scale = state->control[CONTROL_LOSS_SCALE],
+                              .loss_scale_good_steps = (int64_t)state->control[CONTROL_GROWTH],
                               .bad_steps = state->bad_steps,
                               .global_batch_size = c->train.global_batch_size,
                               .samples_seen = (iteration + 1) * c->train.global_batch_size,
@@ -222,10 +354,16 @@ Status train_state_resume(TrainState *state, const char *path, bool allow_change
     checkpoint_meta_fini(&meta);
     TRY(status);
 
-    CheckpointState saved = train_state_checkpoint(state, 0, NULL);
+    CheckpointState saved = host_tensors(state);
     TRY(checkpoint_load(path, &saved, state->comm, error));
-    state->iteration = saved.meta.iteration + 1;
-    state->optimizer.steps = saved.meta.optimizer_step;
+    copy_mirror(state, true);
+    state->iteration = state->finished = saved.meta.iteration + 1;
+    state->control[CONTROL_STEPS] = (double)saved.meta.optimizer_step;
+    if (state->ssl.scaled) {
+        state->control[CONTROL_LOSS_SCALE] = saved.meta.loss_scale;
+        state->control[CONTROL_GROWTH] = (double)saved.meta.loss_scale_good_steps;
+    }
+    device_upload(state->device, state->ssl.control.data, state->control, sizeof state->control);
     state->bad_steps = saved.meta.bad_steps;
     checkpoint_meta_fini(&saved.meta);
     ssl_meta_arch_refresh(&state->ssl);
@@ -252,10 +390,13 @@ Status train_state_load_pretrained(TrainState *state, const char *path, Error *e
 {
     SslMetaArch *ssl = &state->ssl;
     TRY(check_format(path, error)); /* the same on all ranks */
+    copy_mirror(state, false);
+    CheckpointState host = host_tensors(state);
     Status status =
-        checkpoint_load_backbone(path, CHECKPOINT_TEACHER, &ssl->table, ssl->student, state->comm, error);
+        checkpoint_load_backbone(path, CHECKPOINT_TEACHER, &ssl->table, host.student, state->comm, error);
     if (status != STATUS_OK) return status_prefix(error, status, "student.pretrained_weights");
-    memcpy(ssl->teacher, ssl->student, (size_t)ssl->table.flat_count * sizeof *ssl->teacher);
+    memcpy(host.teacher, host.student, (size_t)ssl->table.flat_count * sizeof *host.teacher);
+    copy_mirror(state, true);
     ssl_meta_arch_refresh(ssl);
     return STATUS_OK;
 }

@@ -2,6 +2,10 @@
  *
  * Source: dinov2/train/train.py do_train. A TrainState is what a checkpoint holds plus what follows from the
  * configuration; the loop around it (data, metrics, signals) is train_loop.h.
+ *
+ * A step is submitted to the device, and finished later: on a CPU at once, on a GPU while the next one is
+ * already under way. Whether a step may change anything is decided on the device (ops.h, step_control), so
+ * nothing waits for the host.
  */
 #ifndef DINOBATCH_TRAIN_TRAIN_STATE_H
 #define DINOBATCH_TRAIN_TRAIN_STATE_H
@@ -12,9 +16,36 @@
 #include "optim/cosine_schedule.h"
 #include "ssl/ssl_meta_arch.h"
 
+/* What one step says about itself; the same on all ranks. */
+typedef struct {
+    int64_t iteration;
+    TrainScheduleValues schedule;
+    SslFigures figures;
+    double grad_norm[PARAM_MODULE_COUNT]; /* before clipping */
+    double loss_scale;                    /* of this step's gradients */
+    bool skipped; /* not finite, tolerated by train.skip_bad_steps: nothing was updated */
+} TrainStep;
+
+/* A step that was submitted, and where the device leaves its numbers. */
+typedef struct {
+    TrainStep step; /* what is known beforehand */
+    int64_t masked_patches;
+    double *values; /* host copies of figures, control vector and squared norms, one after the other; owned */
+    DeviceEvent *done; /* owned */
+} TrainSubmission;
+
+enum { TRAIN_SUBMISSIONS = 2 }; /* steps that can be under way */
+
+/* Host copies of what a checkpoint holds, where the device has memory of its own; all NULL on a CPU. Owned.
+ */
+typedef struct {
+    float *student, *teacher, *exp_avg, *exp_avg_sq, *dino_center, *ibot_center;
+} TrainMirror;
+
 typedef struct {
     Config *config; /* borrowed; train.global_batch_size is resolved */
     Comm *comm;     /* borrowed */
+    Device *device; /* borrowed */
     SslGroups groups;
     Ops *ops; /* owned */
     SslMetaArch ssl;
@@ -23,18 +54,14 @@ typedef struct {
     double peak_lr;
     int64_t total_iterations;
     int64_t iteration; /* the next one to do, 0-based */
+    int64_t finished;  /* the first one that is not finished; iterations between the two are under way */
     int64_t bad_steps; /* consecutive steps skipped for non-finite values */
+    TrainSubmission submissions[TRAIN_SUBMISSIONS]; /* iteration i at i % TRAIN_SUBMISSIONS */
+    double control[CONTROL_COUNT];                  /* after the last finished step */
     /* The teacher's centres before the step, for a step that is skipped; owned, NULL where they are unused */
     float *dino_center_before, *ibot_center_before;
+    TrainMirror mirror;
 } TrainState;
-
-/* What one step says about itself; the same on all ranks. */
-typedef struct {
-    TrainScheduleValues schedule;
-    SslFigures figures;
-    double grad_norm[PARAM_MODULE_COUNT]; /* before clipping */
-    bool skipped; /* not finite, tolerated by train.skip_bad_steps: nothing was updated */
-} TrainStep;
 
 /* Threads of this rank: compute.threads, or its share of the cores it may run on among the ranks of its node.
  */
@@ -42,16 +69,24 @@ int train_state_threads(const Config *config, int ranks_on_node);
 
 /* Deals groups, builds the networks with initial weights and plans memory. Writes the resolved global batch
  * into config->train.global_batch_size. Own storage, released by train_state_fini (also after a failure). */
-Status train_state_init(TrainState *state, Config *config, Comm *comm, int threads, Error *error);
+Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *device, int threads,
+                        Error *error);
 void train_state_fini(TrainState *state);
 
-/* One step on `batch`: schedules, forward and backward, norms, clip, AdamW, teacher. STATUS_FAILED, the same
- * on all ranks, when a loss or a norm is NaN or inf and train.skip_bad_steps is used up: the message names
- * the step, the term and the first bad tensor; weights, moments and centres stay as they were. Collective
- * over COMM. */
-Status train_state_step(TrainState *state, const Batch *batch, TrainStep *step, Error *error);
+/* Gives one step on `batch` to the device: schedules, forward and backward, norms, clip, AdamW, teacher. The
+ * batch must stay until the step is finished. At most TRAIN_SUBMISSIONS steps are under way. Collective over
+ * COMM. */
+void train_state_submit(TrainState *state, const Batch *batch);
 
-/* The state as the checkpoint functions take it, after iteration `iteration`; config_text is borrowed. */
+/* The next finished step, in order. *ready false: none, because all are finished, or (unless `all`) because
+ * the device may still be at work on the last one. STATUS_FAILED, the same on all ranks, when a loss or a
+ * norm is NaN or inf and train.skip_bad_steps is used up: the message names the step, the term and the first
+ * bad tensor; weights, moments and centres stay as they were before that step. Gradients that overflow under
+ * a loss scale above 1 are skipped without being counted: lowering the scale is the answer to them. */
+Status train_state_finish(TrainState *state, bool all, TrainStep *step, bool *ready, Error *error);
+
+/* The state as the checkpoint functions take it, after iteration `iteration`, in host memory; config_text is
+ * borrowed. All submitted steps must be finished. */
 CheckpointState train_state_checkpoint(TrainState *state, int64_t iteration, char *config_text);
 
 /* Continues from a checkpoint: weights, moments, centres, counters. Keys of the saved configuration that must

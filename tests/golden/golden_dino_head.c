@@ -1,4 +1,5 @@
 /* golden_dino_head.c - dino_head.h5: the projection head with its weight-normalised last layer. */
+#include "../support/ops_support.h"
 #include "golden_params.h"
 
 #include "base/memory.h"
@@ -105,10 +106,10 @@ static void check_case(Case *c)
 void golden_dino_head(Golden *golden)
 {
     OpsLimits limits = {.rows = 4096, .width = 8192, .prototypes = 8192, .bottleneck = 1024};
-    Ops *ops = ops_cpu_create(&limits, 0);
+    Ops *ops = ops_support_open(&limits, 0);
     for (const char *const *name = golden_members(golden, NULL, "/"); *name; name++) {
         Case c = {.golden = golden, .ops = ops, .name = *name};
         check_case(&c);
     }
-    ops_destroy(ops);
+    ops_support_close(ops);
 }

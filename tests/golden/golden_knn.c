@@ -3,6 +3,7 @@
  * The bank lies on one rank here; that ranks agree is tests/mpi's business. Neighbours whose similarities are
  * equal to rounding may stand in another order, so their labels are compared as sets of such neighbours.
  */
+#include "../support/ops_support.h"
 #include "golden.h"
 
 #include "eval/knn.h"
@@ -102,7 +103,7 @@ void golden_knn(Golden *golden)
     GoldenShape shape;
     golden_f32(golden, &shape, "%s", "train_features");
     OpsLimits limits = knn_limits(shape.dim[1]);
-    Ops *ops = ops_cpu_create(&limits, 2);
+    Ops *ops = ops_support_open(&limits, 2);
     Comm *comm = comm_self_create();
     Side train = load(golden, ops, "train"), test = load(golden, ops, "test");
 
@@ -121,5 +122,5 @@ void golden_knn(Golden *golden)
     free(train.values);
     free(test.values);
     comm_destroy(comm);
-    ops_destroy(ops);
+    ops_support_close(ops);
 }

@@ -2,6 +2,7 @@
  *
  * Sizes, rates and the numbers of blocks come from the file; classifiers are found by their names.
  */
+#include "../support/ops_support.h"
 #include "golden.h"
 
 #include "base/memory.h"
@@ -127,7 +128,7 @@ void golden_linear(Golden *golden)
     read_spec(&c);
     compare_features(&c);
     OpsLimits limits = linear_probe_limits(&c.spec);
-    Ops *ops = ops_cpu_create(&limits, 1);
+    Ops *ops = ops_support_open(&limits, 1);
     Comm *comm = comm_self_create();
     c.probe = linear_probe_create(&c.spec, ops, comm);
     load_weights(&c);
@@ -142,5 +143,5 @@ void golden_linear(Golden *golden)
     }
     linear_probe_destroy(c.probe);
     comm_destroy(comm);
-    ops_destroy(ops);
+    ops_support_close(ops);
 }

@@ -4,6 +4,7 @@
  * the identity as prototypes: then x . v^T * 1 is the score itself. Teacher probabilities go in as their
  * logarithms at temperature 1.
  */
+#include "../support/ops_support.h"
 #include "golden.h"
 
 #include "base/memory.h"
@@ -48,7 +49,8 @@ static PlainScores plain_scores_init(Golden *golden, int64_t rows, int64_t K)
                         .prototypes = K,
                         .bottleneck = K,
                         .group_rows = rows};
-    PlainScores p = {.golden = golden, .ops = ops_cpu_create(&limits, 0), .comm = comm_self_create(), .K = K};
+    PlainScores p = {
+        .golden = golden, .ops = ops_support_open(&limits, 0), .comm = comm_self_create(), .K = K};
     p.identity = floats(K * K);
     p.ones = floats(K);
     p.zeros = floats(K);
@@ -59,7 +61,7 @@ static PlainScores plain_scores_init(Golden *golden, int64_t rows, int64_t K)
 
 static void plain_scores_fini(PlainScores *p)
 {
-    ops_destroy(p->ops);
+    ops_support_close(p->ops);
     comm_destroy(p->comm);
     memory_free(p->identity);
     memory_free(p->ones);
@@ -73,12 +75,13 @@ static void check_koleo(Golden *golden)
         const float *x = golden_f32(golden, &shape, "koleo/%s/input", *name);
         int64_t n = shape.dim[0], D = shape.dim[1];
         OpsLimits limits = {.rows = n, .width = D, .max_seqlen = 16, .head_dim = 16, .group_rows = n};
-        Ops *ops = ops_cpu_create(&limits, 0);
+        Ops *ops = ops_support_open(&limits, 0);
         int32_t *nearest = memory_alloc_array((size_t)n, sizeof *nearest);
         int64_t *wide = memory_alloc_array((size_t)n, sizeof *wide);
         float *dx = floats(n * D);
-        double loss;
-        ops->koleo(ops, &loss, tensor_1d(nearest, DTYPE_I32, n), matrix(dx, n, D), matrix(x, n, D), 1.0f);
+        double loss = 0.0;
+        ops->koleo(ops, tensor_1d(&loss, DTYPE_F64, 1), tensor_1d(nearest, DTYPE_I32, n), matrix(dx, n, D),
+                   matrix(x, n, D), 1.0, tensor_none());
         golden_compare_f64(golden, &loss, 1, "koleo/%s/loss", *name);
         for (int64_t i = 0; i < n * D; i++)
             if (!isfinite(dx[i])) golden_fail(golden, "koleo/%s: gradient is not finite", *name);
@@ -91,7 +94,7 @@ static void check_koleo(Golden *golden)
         memory_free(nearest);
         memory_free(wide);
         memory_free(dx);
-        ops_destroy(ops);
+        ops_support_close(ops);
     }
 }
 
@@ -105,6 +108,7 @@ static void check_cross_entropy(Golden *golden, const char *path, double student
     const double *teacher = golden_f64(golden, NULL, "%s/teacher", path);
     float *logarithms = floats(m * K), *losses = floats(n), *d_student = floats(n * K);
     float *d_w = floats(K * K);
+    double entropy[2] = {0};
     for (int64_t i = 0; i < m * K; i++)
         logarithms[i] = (float)log(fmax(teacher[i], 1e-30));
     PrototypeCrossEntropy args = {.student = matrix(student, n, K),
@@ -119,6 +123,7 @@ static void check_cross_entropy(Golden *golden, const char *path, double student
                                   .targets = tensor_2d(targets, DTYPE_I32, n, t),
                                   .row_weight = vector(weight, n),
                                   .loss = vector(losses, n),
+                                  .entropy = tensor_1d(entropy, DTYPE_F64, 2),
                                   .d_student = matrix(d_student, n, K),
                                   .d_student_w = matrix(d_w, K, K)};
     p.ops->prototype_cross_entropy(p.ops, &args);

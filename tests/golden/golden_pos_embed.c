@@ -1,4 +1,5 @@
 /* golden_pos_embed.c - pos_embed.h5: position embeddings resampled to other grids, forward and backward. */
+#include "../support/ops_support.h"
 #include "golden.h"
 
 #include "base/memory.h"
@@ -45,7 +46,7 @@ static void check_grid(Golden *golden, const Ops *ops, const char *m, const char
 void golden_pos_embed(Golden *golden)
 {
     OpsLimits limits = {.rows = 4096, .width = 1024, .max_seqlen = 4096, .head_dim = 64};
-    Ops *ops = ops_cpu_create(&limits, 0);
+    Ops *ops = ops_support_open(&limits, 0);
     for (const char *const *m = golden_members(golden, NULL, "/"); *m; m++)
         for (const char *const *variant = golden_members(golden, NULL, "%s", *m); *variant; variant++) {
             if (strcmp(*variant, "pos_embed") == 0) continue;
@@ -56,5 +57,5 @@ void golden_pos_embed(Golden *golden)
                 check_grid(golden, ops, *m, path);
             }
         }
-    ops_destroy(ops);
+    ops_support_close(ops);
 }

@@ -1,5 +1,6 @@
 /* golden_stochastic_depth.c - stochastic_depth.h5: one block whose branches compute given subsets of samples.
  */
+#include "../support/ops_support.h"
 #include "golden_params.h"
 
 #include "base/memory.h"
@@ -116,7 +117,7 @@ void golden_stochastic_depth(Golden *golden)
     float *params = memory_alloc_array((size_t)table.flat_count, sizeof(float));
     golden_params_load(golden, &table, GOLDEN_NAMES_PLAIN, params, "params");
     OpsLimits limits = {.rows = 16384, .width = 4096, .max_seqlen = 1024, .head_dim = 256};
-    Ops *ops = ops_cpu_create(&limits, 0);
+    Ops *ops = ops_support_open(&limits, 0);
     for (const char *const *name = golden_members(golden, NULL, "/"); *name; name++) {
         if (strcmp(*name, "params") == 0) continue;
         Case c = {.golden = golden,
@@ -128,7 +129,7 @@ void golden_stochastic_depth(Golden *golden)
                   .D = spec.embed_dim};
         check_case(&c);
     }
-    ops_destroy(ops);
+    ops_support_close(ops);
     memory_free(params);
     param_table_fini(&table);
 }

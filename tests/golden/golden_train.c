@@ -1,4 +1,5 @@
 /* golden_train.c - train_*.h5: five complete training steps, several ranks as groups of one process. */
+#include "../support/ops_support.h"
 #include "golden_params.h"
 
 #include "base/memory.h"
@@ -132,7 +133,7 @@ static void run_init(Run *run, Golden *golden)
         golden_fail(golden, "settings: %s", error.text);
     run->comm = comm_self_create();
     OpsLimits limits = ssl_ops_limits(&run->config, &run->groups);
-    run->ops = ops_cpu_create(&limits, 0);
+    run->ops = ops_support_open(&limits, 0);
     ssl_meta_arch_init(&run->ssl, &run->config, &run->groups, run->ops, run->comm);
     golden_params_load(golden, &run->ssl.table, GOLDEN_NAMES_WITH_MODULE, run->ssl.student,
                        "init/student/params");
@@ -143,7 +144,7 @@ static void run_init(Run *run, Golden *golden)
     ssl_meta_arch_refresh(&run->ssl);
     param_groups_assign(&run->ssl.table, run->config.student.depth, run->config.optim.layerwise_decay,
                         run->config.optim.patch_embed_lr_mult);
-    adamw_optimizer_init(&run->optimizer, &run->ssl.table, run->config.optim.adamw_beta1,
+    adamw_optimizer_init(&run->optimizer, &run->ssl.table, run->ops->device, run->config.optim.adamw_beta1,
                          run->config.optim.adamw_beta2);
     int64_t side = run->config.crops.global_crops_size / run->config.student.patch_size;
     run->batch = (Batch){.samples = run->groups.groups * run->groups.group_size,
@@ -153,7 +154,7 @@ static void run_init(Run *run, Golden *golden)
                          .global_size = run->config.crops.global_crops_size,
                          .local_size = run->config.crops.local_crops_size,
                          .patches = side * side};
-    batch_init(&run->batch);
+    batch_init(&run->batch, NULL);
 }
 
 static void run_fini(Run *run)
@@ -161,7 +162,7 @@ static void run_fini(Run *run)
     batch_fini(&run->batch);
     adamw_optimizer_fini(&run->optimizer);
     ssl_meta_arch_fini(&run->ssl);
-    ops_destroy(run->ops);
+    ops_support_close(run->ops);
     comm_destroy(run->comm);
     config_fini(&run->config);
 }
@@ -212,7 +213,7 @@ static void compare_losses(Run *run, int64_t step, const SslFigures *f)
     compare_value(run, f->ibot_loss, step, "loss/ibot_loss");
     compare_value(run, f->total_loss, step, "loss/total");
     for (int64_t rank = 0; run->ranks > 1 && rank < run->ranks; rank++) {
-        SslGroupLosses g = ssl_meta_arch_group_losses(&run->ssl, rank);
+        SslGroupLosses g = ssl_meta_arch_group_losses(&run->ssl, tensor_f64(run->ssl.figures), rank);
         const struct {
             const char *name;
             double value;
@@ -304,12 +305,12 @@ static void compare_nearest(Run *run, int64_t step)
         char path[64];
         if (!golden_has(run->golden, "%s/koleo_nearest", rank_path(run, step, rank, path))) continue;
         for (int64_t c = 0; c < 2; c++) {
-            double loss;
+            double loss = 0;
             const float *cls = tensor_f32(run->ssl.current->koleo_cls);
             for (int64_t s = 0; s < B; s++)
                 memcpy(rows + s * D, cls + (2 * (rank * B + s) + c) * D, (size_t)D * sizeof(float));
-            run->ops->koleo(run->ops, &loss, tensor_1d(nearest, DTYPE_I32, B), tensor_none(),
-                            tensor_2d(rows, DTYPE_F32, B, D), 1);
+            run->ops->koleo(run->ops, tensor_1d(&loss, DTYPE_F64, 1), tensor_1d(nearest, DTYPE_I32, B),
+                            tensor_none(), tensor_2d(rows, DTYPE_F32, B, D), 1, tensor_none());
             for (int64_t s = 0; s < B; s++)
                 mine[c * B + s] = nearest[s];
         }
@@ -347,13 +348,12 @@ static void compare_centers(Run *run, const char *suffix)
 static void train_step(Run *run, const TrainSchedules *schedules, int64_t step)
 {
     TrainScheduleValues values = compare_schedules(run, schedules, step);
-    SslFigures figures;
-    double norms[PARAM_MODULE_COUNT];
     fill_batch(run, step);
     /* The reference applies an update of the centres at their next use, so after the last step its buffers
      * hold what ours hold before it. */
     if (step == run->steps - 1) compare_centers(run, "_before_pending_update");
-    ssl_meta_arch_forward_backward(&run->ssl, &run->batch, values.teacher_temp, &figures);
+    ssl_meta_arch_forward_backward(&run->ssl, &run->batch, values.teacher_temp);
+    SslFigures figures = ssl_meta_arch_last_figures(&run->ssl);
     compare_losses(run, step, &figures);
     compare_targets(run, step, values.teacher_temp);
     compare_nearest(run, step);
@@ -361,13 +361,13 @@ static void train_step(Run *run, const TrainSchedules *schedules, int64_t step)
     snprintf(group, sizeof group, "step%d/grad/params", (int)step);
     if (golden_has(run->golden, "%s", group))
         golden_params_compare(run->golden, &run->ssl.table, GOLDEN_NAMES_WITH_MODULE, run->ssl.grads, group);
-    adamw_optimizer_grad_norms(&run->ssl.table, run->ops, run->ssl.grads, norms);
+    AdamwOptimizerStep update = {.schedule = values, .clip_grad = run->config.optim.clip_grad};
+    adamw_optimizer_step(&run->optimizer, run->ops, run->ssl.student, run->ssl.grads, run->ssl.control,
+                         run->ssl.figures, &update);
     for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
         snprintf(group, sizeof group, "grad_norm/%s", param_module_name((ParamModule)m));
-        compare_value(run, norms[m], step, group);
+        compare_value(run, tensor_f64(run->ssl.control)[CONTROL_NORM + m], step, group);
     }
-    adamw_optimizer_step(&run->optimizer, &run->ssl.table, run->ops, run->ssl.student, run->ssl.grads,
-                         &values, run->config.optim.clip_grad, norms);
     ssl_meta_arch_update_teacher(&run->ssl, values.momentum);
     ssl_meta_arch_refresh(&run->ssl);
     if (golden_has(run->golden, "step%d/student_dino_head_last_layer_weight_g", (int)step))

@@ -1,4 +1,5 @@
 /* golden_vit.c - vit_*.h5: the backbone forward and backward, on one set of crops or several in one pack. */
+#include "../support/ops_support.h"
 #include "golden_params.h"
 
 #include "base/memory.h"
@@ -212,7 +213,7 @@ static void check_layer(const Model *m, Case *c, const char *group, int index, i
                         bool reshape)
 {
     int64_t tokens = c->pass.pack.tokens, D = m->vit.config.embed_dim, R = m->vit.config.num_register_tokens;
-    size_t mark = c->arena.used;
+    ArenaMark mark = arena_mark(&c->arena);
     Tensor x = tensor_alloc_2d(&c->arena, DTYPE_F32, tokens, D);
     Tensor stats = tensor_alloc_2d(&c->arena, DTYPE_F32, tokens, 2);
     memcpy(x.data, c->captures[block].data, tensor_bytes(x));
@@ -260,7 +261,7 @@ void golden_vit(Golden *golden)
     Model model;
     model_init(&model, golden);
     OpsLimits limits = {.rows = 65536, .width = 8192, .max_seqlen = 4096, .head_dim = 256};
-    Ops *ops = ops_cpu_create(&limits, 0);
+    Ops *ops = ops_support_open(&limits, 0);
     for (const char *const *name = golden_members(golden, NULL, "/"); *name; name++) {
         if (strcmp(*name, "params") == 0) continue;
         Case c = {.name = *name, .ops = ops};
@@ -270,6 +271,6 @@ void golden_vit(Golden *golden)
         arena_destroy(&c.arena);
         memory_free(c.captures);
     }
-    ops_destroy(ops);
+    ops_support_close(ops);
     model_fini(&model);
 }

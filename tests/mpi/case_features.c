@@ -1,4 +1,5 @@
 /* case_features.c - features and k-NN do not depend on how a data set is dealt to ranks. */
+#include "../support/ops_support.h"
 #include "base/memory.h"
 #include "eval/eval_knn.h"
 #include "eval/eval_model.h"
@@ -58,7 +59,7 @@ static Status extract(MpiCase *c, Comm *comm, const EvalModel *model, const Data
                                   .log = &c->run->log,
                                   .what = "features"};
     OpsLimits limits = feature_extractor_limits(&extractor);
-    Ops *ops = ops_cpu_create(&limits, 1);
+    Ops *ops = ops_support_open(&limits, 1);
     FeatureRows rows = {0};
     *all = (Gathered){.c = c,
                       .values = memory_alloc(IMAGES * 32 * sizeof(float)),
@@ -67,7 +68,7 @@ static Status extract(MpiCase *c, Comm *comm, const EvalModel *model, const Data
     if (status == STATUS_OK) status = feature_rows_gather(&rows, comm, take, all, &c->error);
     EXPECT(c, rows.total == IMAGES && rows.skipped == 0);
     feature_rows_fini(&rows);
-    ops_destroy(ops);
+    ops_support_close(ops);
     return status;
 }
 
@@ -98,7 +99,8 @@ static void compare_features(MpiCase *c, const EvalModel *model, const DataSet *
 
 static Status run_knn(MpiCase *c, Comm *comm, const EvalModel *model, EvalKnnResult *result)
 {
-    EvalKnnParams params = {.config = &model->config, .comm = comm, .log = &c->run->log, .threads = 1};
+    EvalKnnParams params = {
+        .config = &model->config, .comm = comm, .log = &c->run->log, .device = model->device, .threads = 1};
     memcpy(params.mean, model->mean, sizeof params.mean);
     memcpy(params.std, model->std, sizeof params.std);
     EvalKnn *eval = NULL;
@@ -115,6 +117,8 @@ Status case_features(MpiCase *c)
     TRY(small_config(&config, &c->error));
     EvalModel model;
     TRY(eval_model_untrained(&model, &config, &c->error));
+    Device *device = device_open_host();
+    eval_model_place(&model, device);
     DataSet *set = NULL;
     TRY(data_set_create(&set, config.evaluation.val_dataset_path, &c->error));
     compare_features(c, &model, set);
@@ -132,6 +136,7 @@ Status case_features(MpiCase *c)
     comm_destroy(self);
     data_set_destroy(set);
     eval_model_fini(&model);
+    device_close(device);
     config_fini(&config);
     return STATUS_OK;
 }
@@ -152,10 +157,10 @@ Status case_knn_shards(MpiCase *c)
     KnnRows rows = {.count = count, .first = c->rank * EACH, .d = D, .values = bank, .labels = labels};
     KnnRows queries = {.count = c->rank == 0 ? 1 : 0, .d = D, .values = query, .labels = labels};
     OpsLimits limits = knn_limits(D);
-    Ops *ops = ops_cpu_create(&limits, 1);
+    Ops *ops = ops_support_open(&limits, 1);
     KnnNeighbour found[K];
     Status status = knn_search(found, ops, c->comm, &rows, &queries, K, &c->error);
-    ops_destroy(ops);
+    ops_support_close(ops);
     TRY(status);
     if (c->rank != 0) return STATUS_OK;
     int64_t at = 0;

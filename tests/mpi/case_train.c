@@ -27,14 +27,15 @@ static Status read_words(MpiCase *c, Config *config, bool *allow_change)
     return config_check(config, &c->error);
 }
 
-static Status begin(MpiCase *c, TrainStart *start, TrainState *state, Config *config, bool allow_change)
+static Status begin(MpiCase *c, Device *device, TrainStart *start, TrainState *state, Config *config,
+                    bool allow_change)
 {
     Log *log = &c->run->log;
     TRY(train_start_find(start, config, true, c->comm, log, &c->error));
-    TRY(comm_agree(c->comm, train_state_init(state, config, c->comm, 1, &c->error), &c->error));
+    TRY(comm_agree(c->comm, train_state_init(state, config, c->comm, device, 1, &c->error), &c->error));
     TRY(train_start_load(start, state, allow_change, log, &c->error));
     char *text = config_dump(config);
-    Status status = run_open_folder(c->run, c->argv[0], text, "cpu", &c->error);
+    Status status = run_open_folder(c->run, c->argv[0], text, device_name(device), &c->error);
     memory_free(text);
     return status;
 }
@@ -45,7 +46,9 @@ static Status train(MpiCase *c, Config *config, bool allow_change)
     TRY(comm_agree(c->comm, data_set_create(&set, config->train.dataset_path, &c->error), &c->error));
     TrainStart start;
     TrainState state = {0};
-    Status status = begin(c, &start, &state, config, allow_change);
+    Device *device = NULL;
+    TRY(device_open(&device, (DeviceKind)config->compute.device, 0, &c->error));
+    Status status = begin(c, device, &start, &state, config, allow_change);
     if (status == STATUS_OK) {
         TrainLoopResult result;
         TrainLoopOptions options = {0};
@@ -54,6 +57,7 @@ static Status train(MpiCase *c, Config *config, bool allow_change)
         EXPECT(c, status == STATUS_FAILED || isfinite(result.final_loss));
     }
     train_state_fini(&state);
+    device_close(device);
     data_set_destroy(set);
     return status;
 }
@@ -80,7 +84,8 @@ Status case_train_poison(MpiCase *c)
     snprintf(folder, sizeof folder, "%s/checkpoints", c->argv[0]);
     c->argc = 2;
     Status status = read_words(c, &config, &allow_change);
-    if (status == STATUS_OK) status = train_state_init(&state, &config, c->comm, 1, &c->error);
+    Device *device = device_open_host();
+    if (status == STATUS_OK) status = train_state_init(&state, &config, c->comm, device, 1, &c->error);
     if (status == STATUS_OK)
         status = checkpoint_find_latest(folder, c->comm, &c->run->log, path, &found, &c->error);
     if (status == STATUS_OK) {
@@ -95,6 +100,7 @@ Status case_train_poison(MpiCase *c)
         }
     }
     train_state_fini(&state);
+    device_close(device);
     config_fini(&config);
     return status;
 }

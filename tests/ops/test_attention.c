@@ -90,7 +90,7 @@ static void run_backward(const OpsFixture *f, const Case *c, const Problem *p)
 /* <dout, out(qkv)> in fp64 */
 static double naive_loss(OpsFixture *f, const Case *c, const Problem *p, const double *qkv)
 {
-    size_t mark = f->arena.used;
+    ArenaMark mark = arena_mark(&f->arena);
     double *out = ops_support_f64_zeros(f, p->n * p->D);
     double *lse = ops_support_f64_zeros(f, p->n * c->heads);
     naive_forward(out, lse, qkv, c);

@@ -35,7 +35,7 @@ static Tensor sweep(OpsFixture *f, Dtype dtype, int64_t rows, int64_t columns)
 
 static void check_gelu(OpsFixture *f, Dtype dtype, int64_t rows, int64_t columns)
 {
-    size_t mark = f->arena.used;
+    ArenaMark mark = arena_mark(&f->arena);
     int64_t count = rows * columns;
     Tensor x = sweep(f, dtype, rows, columns), dy = ops_support_normal(f, dtype, rows, columns, 1.0);
     Tensor y = ops_support_poison(f, dtype, rows, columns), dx = ops_support_poison(f, dtype, rows, columns);
@@ -105,7 +105,7 @@ Test(elementwise, nan_is_not_hidden)
 
 static void check_swiglu(OpsFixture *f, Dtype dtype, int64_t n, int64_t h)
 {
-    size_t mark = f->arena.used;
+    ArenaMark mark = arena_mark(&f->arena);
     Tensor x12 = ops_support_normal(f, dtype, n, 2 * h, 3.0), dy = ops_support_normal(f, dtype, n, h, 1.0);
     Tensor y = ops_support_poison(f, dtype, n, h), dx12 = ops_support_poison(f, dtype, n, 2 * h);
     f->ops->swiglu_forward(f->ops, y, x12);

@@ -51,6 +51,13 @@ static void check_gradient(OpsFixture *f, Tensor dx, Tensor x, int32_t *nearest,
     cr_expect_float_eq(got, want, 1e-4 * fabs(want) + 1e-6, "%g, finite differences %g", got, want);
 }
 
+/* `*value` becomes 0 and is handed out as what a loss is added to. */
+static Tensor zero_sum(double *value)
+{
+    *value = 0.0;
+    return tensor_1d(value, DTYPE_F64, 1);
+}
+
 Test(koleo, loss_neighbours_and_gradient_agree_with_the_formula)
 {
     /* around the 64 rows of a block */
@@ -62,15 +69,15 @@ Test(koleo, loss_neighbours_and_gradient_agree_with_the_formula)
         Tensor nearest = ops_support_poison_1d(&f, DTYPE_I32, n),
                want = ops_support_poison_1d(&f, DTYPE_I32, n);
         double loss, *work = ops_support_f64_zeros(&f, n * D);
-        f.ops->koleo(f.ops, &loss, nearest, dx, x, 0.7f);
-        double want_loss = loss_of(ops_support_f64(&f, x), n, D, tensor_i32(want), work);
+        f.ops->koleo(f.ops, zero_sum(&loss), nearest, dx, x, 0.7, tensor_none());
+        double want_loss = 0.7 * loss_of(ops_support_f64(&f, x), n, D, tensor_i32(want), work);
         cr_expect_float_eq(loss, want_loss, 1e-6 * fabs(want_loss) + 1e-9, "n=%ld: %.9g, want %.9g", n, loss,
                            want_loss);
         cr_expect(ops_support_equal(nearest, want), "neighbours, n=%ld", n);
-        check_gradient(&f, dx, x, tensor_i32(nearest), (double)0.7f, 1e-6);
+        check_gradient(&f, dx, x, tensor_i32(nearest), 0.7, 1e-6);
 
         double again;
-        f.ops->koleo(f.ops, &again, nearest, tensor_none(), x, 0.7f);
+        f.ops->koleo(f.ops, zero_sum(&again), nearest, tensor_none(), x, 0.7, tensor_none());
         cr_expect_eq(loss, again);
         cr_expect_eq(f.ops->scratch->used, 0);
         ops_support_destroy(&f);
@@ -84,7 +91,7 @@ Test(koleo, too_few_rows_have_no_loss)
         Tensor x = ops_support_normal(&f, DTYPE_F32, n, 8, 1.0), dx = ops_support_poison(&f, DTYPE_F32, n, 8);
         Tensor nearest = ops_support_poison_1d(&f, DTYPE_I32, n);
         double loss = NAN;
-        f.ops->koleo(f.ops, &loss, nearest, dx, x, 1.0f);
+        f.ops->koleo(f.ops, zero_sum(&loss), nearest, dx, x, 1.0, tensor_none());
         cr_assert_eq(loss, 0.0);
         for (int64_t i = 0; i < n * 8; i++)
             cr_assert_eq(ops_support_get(dx, i), 0.0);
@@ -104,7 +111,7 @@ Test(koleo, duplicates_and_zero_rows_stay_finite)
     }
     Tensor nearest = ops_support_poison_1d(&f, DTYPE_I32, 6), want = ops_support_poison_1d(&f, DTYPE_I32, 6);
     double loss, *work = ops_support_f64_zeros(&f, 6 * 16);
-    f.ops->koleo(f.ops, &loss, nearest, dx, x, 1.0f);
+    f.ops->koleo(f.ops, zero_sum(&loss), nearest, dx, x, 1.0, tensor_none());
     double want_loss = loss_of(ops_support_f64(&f, x), 6, 16, tensor_i32(want), work);
     cr_assert_float_eq(loss, want_loss, 1e-6);
     cr_assert(ops_support_equal(nearest, want));
@@ -123,7 +130,7 @@ Test(koleo, equal_neighbours_go_to_the_lowest_index)
         ops_support_set(x, i * 5 + i, 1.0); /* all dot products are 0 */
     Tensor nearest = ops_support_poison_1d(&f, DTYPE_I32, 5);
     double loss;
-    f.ops->koleo(f.ops, &loss, nearest, tensor_none(), x, 1.0f);
+    f.ops->koleo(f.ops, zero_sum(&loss), nearest, tensor_none(), x, 1.0, tensor_none());
     cr_assert_eq(tensor_i32(nearest)[0], 1);
     for (int i = 1; i < 5; i++)
         cr_assert_eq(tensor_i32(nearest)[i], 0);
@@ -140,7 +147,8 @@ Test(koleo, same_bits_on_any_number_of_threads)
         OpsFixture f = ops_support_create(threads, 45);
         Tensor dx = ops_support_poison(&keep, DTYPE_F32, 200, 64);
         double loss;
-        f.ops->koleo(f.ops, &loss, ops_support_poison_1d(&keep, DTYPE_I32, 200), dx, x, 1.0f);
+        f.ops->koleo(f.ops, zero_sum(&loss), ops_support_poison_1d(&keep, DTYPE_I32, 200), dx, x, 1.0,
+                     tensor_none());
         if (threads == 1) first = dx;
         if (threads == 1) first_loss = loss;
         cr_assert_eq(loss, first_loss);
@@ -148,4 +156,22 @@ Test(koleo, same_bits_on_any_number_of_threads)
         ops_support_destroy(&f);
     }
     ops_support_destroy(&keep);
+}
+
+Test(koleo, value_is_added_and_the_loss_scale_is_the_gradients_alone)
+{
+    OpsFixture f = ops_support_create(2, 46);
+    Tensor x = ops_support_normal(&f, DTYPE_F32, 9, 12, 1.0),
+           nearest = ops_support_poison_1d(&f, DTYPE_I32, 9);
+    Tensor dx = ops_support_poison(&f, DTYPE_F32, 9, 12), scaled = ops_support_poison(&f, DTYPE_F32, 9, 12);
+    double once, more = 5.0, scale = 64.0;
+    f.ops->koleo(f.ops, zero_sum(&once), nearest, dx, x, 0.3, tensor_none());
+    f.ops->koleo(f.ops, tensor_1d(&more, DTYPE_F64, 1), nearest, scaled, x, 0.3,
+                 tensor_1d(&scale, DTYPE_F64, 1));
+    cr_expect_float_eq(more, 5.0 + once, 1e-12);
+    double *want = ops_support_f64(&f, dx);
+    for (int i = 0; i < 9 * 12; i++)
+        want[i] *= scale;
+    cr_expect_lt(ops_support_error(scaled, want), 1e-6);
+    ops_support_destroy(&f);
 }

@@ -56,9 +56,9 @@ static void naive_row(double *y, const double *x, const double *w, const double 
 
 static void check_forward(OpsFixture *f, const Size *s, Dtype dtype)
 {
-    size_t mark = f->arena.used;
+    ArenaMark mark = arena_mark(&f->arena);
     Problem p = problem_of(f, s, dtype);
-    f->ops->layer_norm_forward(f->ops, p.y, p.stats, p.x, p.rows, p.w, p.b, EPS);
+    f->ops->layer_norm_forward(f->ops, p.y, p.stats, tensor_none(), p.x, p.rows, p.w, p.b, EPS);
     double *x = ops_support_f64(f, p.x), *w = ops_support_f64(f, p.w), *b = ops_support_f64(f, p.b);
     double *y = ops_support_f64_zeros(f, s->n * s->D), *stats = ops_support_f64_zeros(f, 2 * s->n);
     for (int64_t i = 0; i < s->n; i++)
@@ -91,14 +91,14 @@ static void difference_row(double *dx, const Problem *p, int64_t i, double *x, c
 
 static void check_backward(OpsFixture *f, const Size *s, Dtype dtype)
 {
-    size_t mark = f->arena.used;
+    ArenaMark mark = arena_mark(&f->arena);
     Problem p = problem_of(f, s, dtype);
     Tensor dx = ops_support_normal(f, DTYPE_F32, s->N, s->D, 1.0);
     Tensor dw = ops_support_normal_1d(f, DTYPE_F32, s->D, 1.0),
            db = ops_support_normal_1d(f, DTYPE_F32, s->D, 1.0);
     double *want_x = ops_support_f64(f, dx), *want_w = ops_support_f64(f, dw),
            *want_b = ops_support_f64(f, db);
-    f->ops->layer_norm_forward(f->ops, p.y, p.stats, p.x, p.rows, p.w, p.b, EPS);
+    f->ops->layer_norm_forward(f->ops, p.y, p.stats, tensor_none(), p.x, p.rows, p.w, p.b, EPS);
     f->ops->layer_norm_backward(f->ops, dx, dw, db, p.dy, p.x, p.rows, p.stats, p.w);
 
     double *x = ops_support_f64(f, p.x), *w = ops_support_f64(f, p.w), *y = ops_support_f64_zeros(f, s->D);
@@ -153,7 +153,7 @@ Test(layer_norm, large_offset)
     Problem p = problem_of(&f, &s, DTYPE_F32);
     for (int64_t i = 0; i < s.n * s.D; i++)
         ops_support_set(p.x, i, ops_support_get(p.x, i) + 1000.0);
-    f.ops->layer_norm_forward(f.ops, p.y, p.stats, p.x, p.rows, p.w, p.b, EPS);
+    f.ops->layer_norm_forward(f.ops, p.y, p.stats, tensor_none(), p.x, p.rows, p.w, p.b, EPS);
     double *x = ops_support_f64(&f, p.x), *w = ops_support_f64(&f, p.w), *b = ops_support_f64(&f, p.b);
     double *y = ops_support_f64_zeros(&f, s.n * s.D);
     for (int64_t i = 0; i < s.n; i++)
@@ -169,7 +169,7 @@ Test(layer_norm, constant_row_gives_the_bias)
     Problem p = problem_of(&f, &s, DTYPE_F32);
     for (int64_t i = 0; i < s.n * s.D; i++)
         ops_support_set(p.x, i, 3.0);
-    f.ops->layer_norm_forward(f.ops, p.y, p.stats, p.x, p.rows, p.w, p.b, EPS);
+    f.ops->layer_norm_forward(f.ops, p.y, p.stats, tensor_none(), p.x, p.rows, p.w, p.b, EPS);
     for (int64_t i = 0; i < s.n * s.D; i++)
         cr_assert_float_eq(ops_support_get(p.y, i), ops_support_get(p.b, i % s.D), 1e-3);
     ops_support_destroy(&f);
@@ -184,7 +184,7 @@ Test(layer_norm, no_rows)
            dx_before = ops_support_copy(&f, dx, DTYPE_F32);
     Tensor dw = ops_support_normal_1d(&f, DTYPE_F32, 10, 1.0),
            dw_before = ops_support_copy(&f, dw, DTYPE_F32);
-    f.ops->layer_norm_forward(f.ops, p.y, p.stats, p.x, p.rows, p.w, p.b, EPS);
+    f.ops->layer_norm_forward(f.ops, p.y, p.stats, tensor_none(), p.x, p.rows, p.w, p.b, EPS);
     f.ops->layer_norm_backward(f.ops, dx, dw, dw, p.dy, p.x, p.rows, p.stats, p.w);
     cr_expect(ops_support_equal(dx, dx_before) && ops_support_equal(dw, dw_before));
     ops_support_destroy(&f);
@@ -201,10 +201,47 @@ Test(layer_norm, same_bits_again)
         dx[run] = ops_support_zeros(&f[run], DTYPE_F32, s.N, s.D);
         dw[run] = ops_support_zeros(&f[run], DTYPE_F32, 2, s.D);
         Tensor w_part = tensor_rows(dw[run], 0, 1), b_part = tensor_rows(dw[run], 1, 1);
-        f[run].ops->layer_norm_forward(f[run].ops, p.y, p.stats, p.x, p.rows, p.w, p.b, EPS);
+        f[run].ops->layer_norm_forward(f[run].ops, p.y, p.stats, tensor_none(), p.x, p.rows, p.w, p.b, EPS);
         f[run].ops->layer_norm_backward(f[run].ops, dx[run], w_part, b_part, p.dy, p.x, p.rows, p.stats, p.w);
     }
     cr_expect(ops_support_equal(dx[0], dx[1]) && ops_support_equal(dw[0], dw[1]));
     ops_support_destroy(&f[0]);
     ops_support_destroy(&f[1]);
+}
+
+Test(layer_norm, keeps_a_copy_of_the_rows_it_read)
+{
+    enum { N = 9, D = 40 };
+    OpsFixture f = ops_support_create(2, 36);
+    Tensor x = ops_support_normal(&f, DTYPE_F32, 20, D, 1.0), rows = ops_support_distinct(&f, N, 20);
+    Tensor w = ops_support_normal_1d(&f, DTYPE_F32, D, 1.0), b = ops_support_normal_1d(&f, DTYPE_F32, D, 1.0);
+    Tensor y = ops_support_poison(&f, DTYPE_F32, N, D), stats = ops_support_poison(&f, DTYPE_F32, N, 2);
+    Tensor kept = ops_support_poison(&f, DTYPE_F32, N, D), want = ops_support_poison(&f, DTYPE_F32, N, D);
+    Tensor plain = ops_support_poison(&f, DTYPE_F32, N, D);
+    f.ops->layer_norm_forward(f.ops, y, stats, kept, x, rows, w, b, 1e-6f);
+    f.ops->gather_rows(f.ops, want, x, rows);
+    f.ops->layer_norm_forward(f.ops, plain, stats, tensor_none(), x, rows, w, b, 1e-6f);
+    cr_expect(ops_support_equal(kept, want) && ops_support_equal(y, plain));
+    ops_support_destroy(&f);
+}
+
+Test(layer_norm, backward_takes_the_kept_rows_as_well)
+{
+    enum { N = 9, D = 40 };
+    OpsFixture f = ops_support_create(2, 37);
+    Tensor x = ops_support_normal(&f, DTYPE_F32, 20, D, 1.0), rows = ops_support_distinct(&f, N, 20);
+    Tensor w = ops_support_normal_1d(&f, DTYPE_F32, D, 1.0),
+           dy = ops_support_normal(&f, DTYPE_F32, N, D, 1.0);
+    Tensor y = ops_support_poison(&f, DTYPE_F32, N, D), stats = ops_support_poison(&f, DTYPE_F32, N, 2);
+    Tensor kept = ops_support_poison(&f, DTYPE_F32, N, D), dx[2], dw[2], db[2];
+    f.ops->layer_norm_forward(f.ops, y, stats, kept, x, rows, w, w, 1e-6f);
+    for (int k = 0; k < 2; k++) {
+        dx[k] = ops_support_zeros(&f, DTYPE_F32, 20, D);
+        dw[k] = tensor_1d(ops_support_zeros(&f, DTYPE_F32, 1, D).data, DTYPE_F32, D);
+        db[k] = tensor_1d(ops_support_zeros(&f, DTYPE_F32, 1, D).data, DTYPE_F32, D);
+        f.ops->layer_norm_backward(f.ops, dx[k], dw[k], db[k], dy, k ? kept : x, rows, stats, w);
+    }
+    cr_expect(ops_support_equal(dx[0], dx[1]) && ops_support_equal(dw[0], dw[1]) &&
+              ops_support_equal(db[0], db[1]));
+    ops_support_destroy(&f);
 }

@@ -42,7 +42,7 @@ static double limit_of(Dtype act, Dtype mat)
 
 static void check_forward(OpsFixture *f, const Size *s, Dtype act, Dtype mat, bool with_bias)
 {
-    size_t mark = f->arena.used;
+    ArenaMark mark = arena_mark(&f->arena);
     Tensor x = ops_support_normal(f, act, s->n, s->k, 1.0), w = ops_support_normal(f, mat, s->m, s->k, 0.3);
     Tensor b = with_bias ? ops_support_normal_1d(f, DTYPE_F32, s->m, 1.0) : tensor_none();
     Tensor y = ops_support_poison(f, act, s->n, s->m);
@@ -57,7 +57,7 @@ static void check_forward(OpsFixture *f, const Size *s, Dtype act, Dtype mat, bo
 
 static void check_backward_input(OpsFixture *f, const Size *s, Dtype act, Dtype mat)
 {
-    size_t mark = f->arena.used;
+    ArenaMark mark = arena_mark(&f->arena);
     Tensor dy = ops_support_normal(f, act, s->n, s->m, 1.0), w = ops_support_normal(f, mat, s->m, s->k, 0.3);
     Tensor dx = ops_support_poison(f, act, s->n, s->k);
     f->ops->linear_backward_input(f->ops, dx, dy, w);
@@ -69,7 +69,7 @@ static void check_backward_input(OpsFixture *f, const Size *s, Dtype act, Dtype 
 
 static void check_backward_weight(OpsFixture *f, const Size *s, Dtype act, bool with_bias)
 {
-    size_t mark = f->arena.used;
+    ArenaMark mark = arena_mark(&f->arena);
     Tensor dy = ops_support_normal(f, act, s->n, s->m, 1.0), x = ops_support_normal(f, act, s->n, s->k, 1.0);
     Tensor dw = ops_support_normal(f, DTYPE_F32, s->m, s->k, 1.0);
     Tensor db = with_bias ? ops_support_normal_1d(f, DTYPE_F32, s->m, 1.0) : tensor_none();
@@ -180,7 +180,7 @@ Test(linear, many_shapes)
     Tensor w = ops_support_normal(&f, DTYPE_F32, 3, 4, 1.0);
     for (int round = 0; round < 2; round++)
         for (int64_t n = 1; n <= 700; n++) {
-            size_t mark = f.arena.used;
+            ArenaMark mark = arena_mark(&f.arena);
             Tensor x = ops_support_normal(&f, DTYPE_F32, n, 4, 1.0),
                    y = ops_support_poison(&f, DTYPE_F32, n, 3);
             f.ops->linear_forward(f.ops, y, x, w, tensor_none());

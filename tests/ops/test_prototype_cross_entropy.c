@@ -100,6 +100,7 @@ static PrototypeCrossEntropy random_case(OpsFixture *f, int64_t n, int64_t m, in
     a.d_student = ops_support_poison(f, DTYPE_F32, n, d);
     a.d_student_w = ops_support_zeros(f, DTYPE_F32, K, d);
     a.usage = tensor_1d(ops_support_zeros(f, DTYPE_F32, 1, K).data, DTYPE_F32, K);
+    a.entropy = tensor_1d(ops_support_f64_zeros(f, 2), DTYPE_F64, 2);
     return a;
 }
 
@@ -112,8 +113,8 @@ static void run_and_compare(OpsFixture *f, PrototypeCrossEntropy *a)
     cr_expect_lt(ops_support_error(a->d_student, want.d_student), 1e-5, "d_student n=%ld K=%ld", n, K);
     cr_expect_lt(ops_support_error(a->d_student_w, want.d_student_w), 1e-5, "d_student_w n=%ld K=%ld", n, K);
     cr_expect_eq(ops_support_error(a->usage, want.usage), 0.0, "usage n=%ld K=%ld", n, K);
-    cr_expect_float_eq(a->entropy_sum, want.entropy_sum, 1e-5 * want.entropy_sum + 1e-6);
-    cr_expect_eq(a->pair_count, want.pair_count);
+    cr_expect_float_eq(tensor_f64(a->entropy)[0], want.entropy_sum, 1e-5 * want.entropy_sum + 1e-6);
+    cr_expect_eq(tensor_f64(a->entropy)[1], (double)want.pair_count);
     cr_expect_eq(f->ops->scratch->used, 0);
 }
 
@@ -144,7 +145,7 @@ Test(prototype_cross_entropy, agrees_when_a_block_holds_few_rows)
                         .group_rows = 4,
                         .head_dim = 4};
     ops_destroy(f.ops);
-    f.ops = ops_cpu_create(&limits, 2);
+    f.ops = ops_support_open(&limits, 2);
     PrototypeCrossEntropy a = random_case(&f, 18, 20, 2, 300000, 2);
     run_and_compare(&f, &a);
     ops_support_destroy(&f);
@@ -234,7 +235,7 @@ Test(prototype_cross_entropy, gradient_of_the_prototypes_is_added)
     for (int64_t i = 0; i < 64 * 8; i++)
         once[i] *= 2.0;
     cr_assert_lt(ops_support_error(a.d_student_w, once), 1e-6);
-    cr_assert_eq(a.pair_count, 20);
+    cr_assert_eq(tensor_f64(a.entropy)[1], 20);
     ops_support_destroy(&f);
 }
 
@@ -251,6 +252,27 @@ Test(prototype_cross_entropy, scores_beyond_the_range_of_exp_stay_finite)
     ops_support_destroy(&f);
 }
 
+Test(prototype_cross_entropy, the_loss_scale_is_the_gradients_alone)
+{
+    OpsFixture f = ops_support_create(2, 29);
+    PrototypeCrossEntropy a = random_case(&f, 12, 10, 2, 70, 8);
+    double scale = 32.0;
+    f.ops->prototype_cross_entropy(f.ops, &a);
+    double *loss = ops_support_f64(&f, a.loss), *dx = ops_support_f64(&f, a.d_student);
+    double *dw = ops_support_f64(&f, a.d_student_w);
+    a.loss_scale = tensor_1d(&scale, DTYPE_F64, 1);
+    a.d_student_w = ops_support_zeros(&f, DTYPE_F32, 70, 8);
+    f.ops->prototype_cross_entropy(f.ops, &a);
+    for (int i = 0; i < 12 * 8; i++)
+        dx[i] *= scale;
+    for (int i = 0; i < 70 * 8; i++)
+        dw[i] *= scale;
+    cr_expect_eq(ops_support_error(a.loss, loss), 0.0);
+    cr_expect_lt(ops_support_error(a.d_student, dx), 1e-6);
+    cr_expect_lt(ops_support_error(a.d_student_w, dw), 1e-6);
+    ops_support_destroy(&f);
+}
+
 Test(prototype_cross_entropy, nothing_happens_without_rows)
 {
     OpsFixture f = ops_support_create(2, 27);
@@ -261,7 +283,7 @@ Test(prototype_cross_entropy, nothing_happens_without_rows)
     a.d_student = tensor_rows(a.d_student, 0, 0);
     a.row_weight = tensor_rows(a.row_weight, 0, 0);
     f.ops->prototype_cross_entropy(f.ops, &a);
-    cr_assert_eq(a.pair_count, 0);
+    cr_assert_eq(tensor_f64(a.entropy)[1], 0);
     cr_assert_eq(ops_support_get(a.d_student_w, 5), 0.0);
     ops_support_destroy(&f);
 }

@@ -171,7 +171,7 @@ Test(prototypes, center_is_the_weighted_sum_of_scores)
 static double sinkhorn_error(OpsFixture *f, int64_t n, int64_t K, int64_t d, float temp, int iterations,
                              double scale_std)
 {
-    size_t mark = f->arena.used;
+    ArenaMark mark = arena_mark(&f->arena);
     Comm *comm = comm_self_create();
     Tensor x = unit_rows(f, n, d), v = ops_support_normal(f, DTYPE_F32, K, d, 1.0);
     Tensor scale = ops_support_normal_1d(f, DTYPE_F32, K, scale_std);

@@ -40,7 +40,7 @@ static double or_one(Tensor t, int64_t i)
 
 static void check_residual_forward(OpsFixture *f, const Size *s, Dtype dtype)
 {
-    size_t mark = f->arena.used;
+    ArenaMark mark = arena_mark(&f->arena);
     Problem p = problem_of(f, s, dtype);
     double *want = ops_support_f64(f, p.x);
     for (int64_t i = 0; i < s->n; i++)
@@ -55,7 +55,7 @@ static void check_residual_forward(OpsFixture *f, const Size *s, Dtype dtype)
 
 static void check_residual_backward(OpsFixture *f, const Size *s, Dtype dtype)
 {
-    size_t mark = f->arena.used;
+    ArenaMark mark = arena_mark(&f->arena);
     Problem p = problem_of(f, s, dtype); /* p.x is dx here */
     Tensor dy = ops_support_poison(f, dtype, s->n, s->D);
     Tensor dgamma = s->gamma ? ops_support_normal_1d(f, DTYPE_F32, s->D, 1.0) : tensor_none();

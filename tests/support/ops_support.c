@@ -10,6 +10,18 @@
 /* Room for tensors, taken from the system page by page as they are used: a fixture costs little. */
 static const size_t ROOM = (size_t)1 << 30;
 
+Ops *ops_support_open(const OpsLimits *limits, int threads)
+{
+    return ops_create(device_open_host(), limits, &(OpsOptions){.threads = threads});
+}
+
+void ops_support_close(Ops *ops)
+{
+    Device *device = ops->device;
+    ops_destroy(ops);
+    device_close(device);
+}
+
 OpsFixture ops_support_create(int threads, uint64_t seed)
 {
     OpsLimits limits = {.rows = 4096,
@@ -19,17 +31,17 @@ OpsFixture ops_support_create(int threads, uint64_t seed)
                         .prototypes = 4096,
                         .bottleneck = 256,
                         .group_rows = 256,
-                        .bf16 = true};
+                        .reduced = true};
     void *room = mmap(NULL, ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     CHECK(room != MAP_FAILED);
-    return (OpsFixture){.ops = ops_cpu_create(&limits, threads),
+    return (OpsFixture){.ops = ops_support_open(&limits, threads),
                         .arena = {.base = room, .capacity = ROOM},
                         .rng = rng_at(seed, RNG_TEST, 0, 0)};
 }
 
 void ops_support_destroy(OpsFixture *fixture)
 {
-    ops_destroy(fixture->ops);
+    ops_support_close(fixture->ops);
     munmap(fixture->arena.base, ROOM);
     *fixture = (OpsFixture){0};
 }

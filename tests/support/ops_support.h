@@ -7,6 +7,10 @@
 #include "base/rng.h"
 #include "ops/ops.h"
 
+/* Operations of the CPU on a device of their own, and both gone again. */
+Ops *ops_support_open(const OpsLimits *limits, int threads);
+void ops_support_close(Ops *ops);
+
 typedef struct {
     Ops *ops;
     Arena arena;

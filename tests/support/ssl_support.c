@@ -90,10 +90,23 @@ static void fill_normal(Rng rng, float *values, int64_t count)
         values[i] = (float)rng_normal(&rng);
 }
 
-void ssl_support_fill_batch(SslFixture *f, uint64_t seed, int64_t step)
+Batch ssl_support_batch(const Config *config, const SslGroups *groups, Device *device)
 {
-    Batch *b = &f->batch;
-    const Config *c = &f->config;
+    int64_t side = config->crops.global_crops_size / config->student.patch_size;
+    Batch batch = {.samples = groups->groups * groups->group_size,
+                   .group_size = groups->group_size,
+                   .groups = groups->groups,
+                   .first_group = groups->first_group,
+                   .local_count = config->crops.local_crops_number,
+                   .global_size = config->crops.global_crops_size,
+                   .local_size = config->crops.local_crops_size,
+                   .patches = side * side};
+    batch_init(&batch, device);
+    return batch;
+}
+
+void ssl_support_fill(Batch *b, const Config *c, uint64_t seed, int64_t step)
+{
     int64_t B = b->group_size, N = b->patches;
     int64_t global = 2 * 3 * b->global_size * b->global_size;
     int64_t local = b->local_count * 3 * b->local_size * b->local_size;
@@ -120,6 +133,11 @@ void ssl_support_fill_batch(SslFixture *f, uint64_t seed, int64_t step)
     memory_free(masks);
 }
 
+void ssl_support_fill_batch(SslFixture *f, uint64_t seed, int64_t step)
+{
+    ssl_support_fill(&f->batch, &f->config, seed, step);
+}
+
 SslFixture *ssl_support_create_groups(const char *overrides, uint64_t seed, const SslGroups *groups)
 {
     SslFixture *f = memory_alloc(sizeof *f);
@@ -129,21 +147,13 @@ SslFixture *ssl_support_create_groups(const char *overrides, uint64_t seed, cons
     if (groups) f->groups = *groups;
     f->comm = comm_self_create();
     OpsLimits limits = ssl_ops_limits(&f->config, &f->groups);
-    f->ops = ops_cpu_create(&limits, (int)f->config.compute.threads);
+    f->device = device_open_host();
+    f->ops = ops_create(f->device, &limits, &(OpsOptions){.threads = (int)f->config.compute.threads});
     ssl_meta_arch_init(&f->ssl, &f->config, &f->groups, f->ops, f->comm);
     ssl_support_random_params(&f->ssl.table, seed, f->ssl.student);
     ssl_support_random_params(&f->ssl.table, seed + 1, f->ssl.teacher);
     ssl_meta_arch_refresh(&f->ssl);
-    int64_t side = f->config.crops.global_crops_size / f->config.student.patch_size;
-    f->batch = (Batch){.samples = f->groups.groups * f->groups.group_size,
-                       .group_size = f->groups.group_size,
-                       .groups = f->groups.groups,
-                       .first_group = f->groups.first_group,
-                       .local_count = f->config.crops.local_crops_number,
-                       .global_size = f->config.crops.global_crops_size,
-                       .local_size = f->config.crops.local_crops_size,
-                       .patches = side * side};
-    batch_init(&f->batch);
+    f->batch = ssl_support_batch(&f->config, &f->groups, NULL);
     ssl_support_fill_batch(f, seed, 0);
     return f;
 }
@@ -158,18 +168,28 @@ void ssl_support_destroy(SslFixture *f)
     batch_fini(&f->batch);
     ssl_meta_arch_fini(&f->ssl);
     ops_destroy(f->ops);
+    device_close(f->device);
     comm_destroy(f->comm);
     config_fini(&f->config);
     memory_free(f);
 }
 
+SslFigures ssl_support_step(SslFixture *f, double teacher_temp)
+{
+    ssl_meta_arch_forward_backward(&f->ssl, &f->batch, teacher_temp);
+    return ssl_meta_arch_last_figures(&f->ssl);
+}
+
+SslGroupLosses ssl_support_group_losses(const SslFixture *f, int64_t group)
+{
+    return ssl_meta_arch_group_losses(&f->ssl, tensor_f64(f->ssl.figures), group);
+}
+
 double ssl_support_loss(SslFixture *f)
 {
-    SslFigures figures;
     memset(f->ssl.dino_center, 0, (size_t)f->ssl.dino_head.config.prototypes * sizeof(float));
     memset(f->ssl.ibot_center, 0, (size_t)ssl_step_ibot_head(&f->ssl)->config.prototypes * sizeof(float));
-    ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.1, &figures);
-    return figures.total_loss;
+    return ssl_support_step(f, 0.1).total_loss;
 }
 
 double ssl_support_slope(double (*loss)(void *context), void *context, float *flat, const float *direction,

@@ -9,6 +9,7 @@
 typedef struct {
     Config config;
     SslGroups groups;
+    Device *device;
     Ops *ops;
     Comm *comm;
     SslMetaArch ssl;
@@ -33,9 +34,20 @@ void ssl_support_destroy(SslFixture *fixture);
 /* Fills the batch for a step: crops and masks are functions of (seed, step, global sample number). */
 void ssl_support_fill_batch(SslFixture *fixture, uint64_t seed, int64_t step);
 
+/* The same for a batch of one's own: an empty one of the configuration's sizes (batch_fini), and filling it.
+ */
+Batch ssl_support_batch(const Config *config, const SslGroups *groups, Device *device);
+void ssl_support_fill(Batch *batch, const Config *config, uint64_t seed, int64_t step);
+
 /* Random weights of a size that makes a network of a few layers behave: matrices 0.8 / sqrt(columns), norms
  * about 1, LayerScale about 0.7, the rest 0.3. */
 void ssl_support_random_params(const ParamTable *table, uint64_t seed, float *flat);
+
+/* One forward and backward of the fixture's batch, and the figures that it gives. */
+SslFigures ssl_support_step(SslFixture *fixture, double teacher_temp);
+
+/* The losses of one group (0-based, of all ranks) of the last step. */
+SslGroupLosses ssl_support_group_losses(const SslFixture *fixture, int64_t group);
 
 /* The fixture's total loss, gradients in ssl.grads. Centres start at zero every time. */
 double ssl_support_loss(SslFixture *fixture);

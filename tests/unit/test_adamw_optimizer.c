@@ -1,5 +1,7 @@
 /* test_adamw_optimizer.c - clipping per sub-module, multipliers, frozen last layers; and which parameter gets
  * what. */
+#include "../support/ops_support.h"
+
 #include "optim/adamw_optimizer.h"
 #include "optim/param_groups.h"
 
@@ -17,9 +19,10 @@ typedef struct {
     Ops *ops;
     AdamwOptimizer optimizer;
     float *params, *grads;
+    double control[CONTROL_COUNT];
 } Fixture;
 
-static Fixture *create(void)
+static Fixture *create(double first_lr_multiplier, double last_wd_multiplier)
 {
     Fixture *f = memory_alloc(sizeof *f);
     param_table_init(&f->table);
@@ -30,8 +33,10 @@ static Fixture *create(void)
     }
     param_groups_assign(&f->table, 2, 0.5, 0.2);
     OpsLimits limits = {.rows = 8, .width = 8};
-    f->ops = ops_cpu_create(&limits, 1);
-    adamw_optimizer_init(&f->optimizer, &f->table, 0.9, 0.999);
+    f->ops = ops_support_open(&limits, 1);
+    f->table.params[0].lr_multiplier = first_lr_multiplier;
+    f->table.params[2].wd_multiplier = last_wd_multiplier;
+    adamw_optimizer_init(&f->optimizer, &f->table, f->ops->device, 0.9, 0.999);
     f->params = memory_alloc_array((size_t)f->table.flat_count, sizeof(float));
     f->grads = memory_alloc_array((size_t)f->table.flat_count, sizeof(float));
     for (int m = 0; m < PARAM_MODULE_COUNT; m++)
@@ -45,11 +50,19 @@ static Fixture *create(void)
 static void destroy(Fixture *f)
 {
     adamw_optimizer_fini(&f->optimizer);
-    ops_destroy(f->ops);
+    ops_support_close(f->ops);
     param_table_fini(&f->table);
     memory_free(f->params);
     memory_free(f->grads);
     memory_free(f);
+}
+
+static void step(Fixture *f, TrainScheduleValues values, double clip_grad)
+{
+    AdamwOptimizerStep update = {.schedule = values, .clip_grad = clip_grad};
+    f->control[CONTROL_LOSS_SCALE] = 1;
+    adamw_optimizer_step(&f->optimizer, f->ops, f->params, f->grads,
+                         tensor_1d(f->control, DTYPE_F64, CONTROL_COUNT), tensor_none(), &update);
 }
 
 /* The textbook, in fp64, for one value with a constant gradient. */
@@ -67,40 +80,35 @@ static double reference(double p, double g, double lr, double wd, int steps)
 
 Test(adamw_optimizer, each_sub_module_is_clipped_by_its_own_norm)
 {
-    Fixture *f = create();
-    double norms[PARAM_MODULE_COUNT], square = 0;
-    adamw_optimizer_grad_norms(&f->table, f->ops, f->grads, norms);
+    Fixture *f = create(1, 1);
+    double square = 0;
     for (int i = 0; i < COUNT; i++)
         square += 1e-4 * (i - 5) * (i - 5);
-    for (int m = 0; m < PARAM_MODULE_COUNT; m++)
-        cr_expect_float_eq(norms[m], (m + 1) * sqrt(square), 1e-6);
-
+    double limit = 1.5 * sqrt(square);
+    step(f, (TrainScheduleValues){.lr = 0.01, .last_layer_lr = 0.01}, limit);
     /* the moments show what was taken in: clipped where the norm is above the limit, untouched below */
-    double limit = 1.5 * norms[0];
-    TrainScheduleValues values = {.lr = 0.01, .last_layer_lr = 0.01};
-    adamw_optimizer_step(&f->optimizer, &f->table, f->ops, f->params, f->grads, &values, limit, norms);
     for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
-        double factor = fmin(1, limit / (norms[m] + 1e-6));
+        double norm = f->control[CONTROL_NORM + m], factor = fmin(1, limit / (norm + 1e-6));
         int64_t at = f->table.params[m].offset;
+        cr_expect_float_eq(norm, (m + 1) * sqrt(square), 1e-6);
         cr_expect_float_eq(f->optimizer.exp_avg[at], 0.1 * factor * f->grads[at], 1e-9);
         cr_expect_float_eq(f->optimizer.exp_avg_sq[at], 0.001 * pow(factor * f->grads[at], 2), 1e-10);
     }
+    cr_expect_eq(f->control[CONTROL_STEPS], 1);
+    float before = f->params[0];
     f->grads[f->table.params[2].offset] = INFINITY;
-    adamw_optimizer_grad_norms(&f->table, f->ops, f->grads, norms);
-    cr_expect(isfinite(norms[0]) && !isfinite(norms[2]));
+    step(f, (TrainScheduleValues){.lr = 0.01}, limit);
+    cr_expect(isfinite(f->control[CONTROL_NORM]) && !isfinite(f->control[CONTROL_NORM + 2]));
+    cr_expect(f->control[CONTROL_FINITE] == 0 && f->control[CONTROL_STEPS] == 1 && f->params[0] == before);
     destroy(f);
 }
 
 Test(adamw_optimizer, follows_the_textbook_with_multipliers)
 {
     enum { STEPS = 7 };
-    Fixture *f = create();
-    const double norms[PARAM_MODULE_COUNT] = {1, 1, 1};
-    f->table.params[0].lr_multiplier = 0.3;
-    f->table.params[2].wd_multiplier = 0;
-    TrainScheduleValues values = {.lr = 0.02, .last_layer_lr = 0.01, .weight_decay = 0.4};
+    Fixture *f = create(0.3, 0);
     for (int t = 0; t < STEPS; t++)
-        adamw_optimizer_step(&f->optimizer, &f->table, f->ops, f->params, f->grads, &values, 0, norms);
+        step(f, (TrainScheduleValues){.lr = 0.02, .last_layer_lr = 0.01, .weight_decay = 0.4}, 0);
     const double lr[] = {0.02 * 0.3, 0.01, 0.02}, wd[] = {0.4, 0.4, 0};
     for (int m = 0; m < PARAM_MODULE_COUNT; m++)
         for (int i = 0; i < COUNT; i++) {
@@ -114,15 +122,13 @@ Test(adamw_optimizer, follows_the_textbook_with_multipliers)
 
 Test(adamw_optimizer, a_frozen_last_layer_stays_while_its_moments_move)
 {
-    Fixture *f = create();
-    const double norms[PARAM_MODULE_COUNT] = {1, 1, 1};
-    TrainScheduleValues values = {.lr = 0.02, .weight_decay = 0.4};
+    Fixture *f = create(1, 1);
     int64_t at = f->table.params[1].offset;
     float before[COUNT];
     memcpy(before, f->params + at, sizeof before);
-    adamw_optimizer_step(&f->optimizer, &f->table, f->ops, f->params, f->grads, &values, 0, norms);
+    step(f, (TrainScheduleValues){.lr = 0.02, .weight_decay = 0.4}, 0);
     cr_expect(memcmp(before, f->params + at, sizeof before) == 0);
-    cr_expect(f->optimizer.exp_avg[at] != 0 && f->optimizer.steps == 1);
+    cr_expect(f->optimizer.exp_avg[at] != 0 && f->control[CONTROL_STEPS] == 1);
     cr_expect(f->params[f->table.params[0].offset] != before[0]);
     destroy(f);
 }

@@ -4,6 +4,7 @@
  * The pictures are a pattern per class in noise of a strength that leaves a good part of them on the wrong
  * side, so that there is an accuracy to lose.
  */
+#include "../support/ops_support.h"
 #include "../support/ssl_support.h"
 
 #include "base/memory.h"
@@ -85,7 +86,7 @@ static void end(Setting *s)
 static float *extract(Setting *s, const Ops *ops, bool bf16)
 {
     int64_t D = s->vit.config.embed_dim, patches = vit_patches(&s->vit, EDGE, EDGE);
-    Weights weights = {&s->table, s->flat, bf16 ? s->reduced : NULL};
+    Weights weights = {&s->table, s->flat, bf16 ? s->reduced : NULL, DTYPE_BF16};
     FeatureBackbone backbone = {.vit = &s->vit, .weights = &weights};
     float *tokens = memory_alloc_array((size_t)(BATCH * patches * D), sizeof *tokens);
     float *features = memory_alloc_array((size_t)(IMAGES * D), sizeof *features);
@@ -128,10 +129,10 @@ Test(bf16_features, classify_within_two_points_of_fp32, .timeout = 60)
                         .width = 8 * D,
                         .max_seqlen = tokens,
                         .head_dim = D / s.vit.config.num_heads,
-                        .bf16 = true};
-    Ops *ops = ops_cpu_create(&limits, 1);
+                        .reduced = true};
+    Ops *ops = ops_support_open(&limits, 1);
     OpsLimits search_limits = knn_limits(D);
-    Ops *search = ops_cpu_create(&search_limits, 1);
+    Ops *search = ops_support_open(&search_limits, 1);
     cr_assert(ops->has_bf16 || !getenv("CI"), "this processor does not multiply bf16");
     if (!ops->has_bf16) cr_skip_test("this processor does not multiply bf16");
     float *exact = extract(&s, ops, false), *reduced = extract(&s, ops, true);
@@ -144,7 +145,7 @@ Test(bf16_features, classify_within_two_points_of_fp32, .timeout = 60)
                   top1_reduced);
     memory_free(exact);
     memory_free(reduced);
-    ops_destroy(ops);
-    ops_destroy(search);
+    ops_support_close(ops);
+    ops_support_close(search);
     end(&s);
 }

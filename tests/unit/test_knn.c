@@ -1,4 +1,5 @@
 /* test_knn.c - the weighted vote against brute force in fp64, ties, and what is refused. */
+#include "../support/ops_support.h"
 #include "eval/knn.h"
 
 #include "base/memory.h"
@@ -88,12 +89,12 @@ typedef struct {
 static Fixture fixture(int64_t d)
 {
     OpsLimits limits = knn_limits(d);
-    return (Fixture){.ops = ops_cpu_create(&limits, 2), .comm = comm_self_create()};
+    return (Fixture){.ops = ops_support_open(&limits, 2), .comm = comm_self_create()};
 }
 
 static void teardown(Fixture *f)
 {
-    ops_destroy(f->ops);
+    ops_support_close(f->ops);
     comm_destroy(f->comm);
 }
 

@@ -1,4 +1,5 @@
 /* test_linear_probe.c - the grid against fp64 with numerical gradients, its independence and its memory. */
+#include "../support/ops_support.h"
 #include "eval/linear_probe.h"
 
 #include "base/memory.h"
@@ -71,7 +72,7 @@ typedef struct {
 static Fixture fixture(LinearProbeSpec spec, Comm *comm)
 {
     OpsLimits limits = linear_probe_limits(&spec);
-    Fixture f = {.spec = spec, .ops = ops_cpu_create(&limits, 1), .comm = comm};
+    Fixture f = {.spec = spec, .ops = ops_support_open(&limits, 1), .comm = comm};
     f.probe = linear_probe_create(&spec, f.ops, comm);
     return f;
 }
@@ -79,7 +80,7 @@ static Fixture fixture(LinearProbeSpec spec, Comm *comm)
 static void teardown(Fixture *f)
 {
     linear_probe_destroy(f->probe);
-    ops_destroy(f->ops);
+    ops_support_close(f->ops);
     comm_destroy(f->comm);
 }
 

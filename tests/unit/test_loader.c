@@ -27,7 +27,8 @@ static DataSet *open_set(const char *spec)
 /* 3 groups of 2 samples on one rank, crops of 28 and 14 pixels. */
 static LoaderParams params_of(int workers, int64_t first_step)
 {
-    LoaderParams params = {.augment = augment_params_default(),
+    LoaderParams params = {.in_use = 1,
+                           .augment = augment_params_default(),
                            .patch_size = 7,
                            .mask_probability = 0.5,
                            .mask_ratio_min = 0.1,

@@ -12,8 +12,11 @@
 
 Test(loss, dino_compares_each_global_crop_with_the_other_and_local_crops_with_both)
 {
-    Arena arena = arena_create(65536);
-    DinoClstokenLoss loss = dino_clstoken_loss_layout(&arena, 2, 2, 10, 3.0, 8);
+    OpsFixture f = ops_support_create(1, 1);
+    /* sample 5 is the last of group 2 (of 2 samples), sample 6 the first of group 3; 10 groups came before */
+    DinoClstokenRows rows = {
+        .samples = 2, .local_crops = 2, .first_sample = 5, .group_size = 2, .first_group = 10};
+    DinoClstokenLoss loss = dino_clstoken_loss_layout(&f.arena, &rows, 3.0, 8);
     static const int32_t TARGETS[8][2] = {{11, -1}, {10, -1}, {10, 11}, {10, 11},
                                           {13, -1}, {12, -1}, {12, 13}, {12, 13}};
     cr_expect(memcmp(tensor_i32(loss.targets), TARGETS, sizeof TARGETS) == 0);
@@ -21,20 +24,20 @@ Test(loss, dino_compares_each_global_crop_with_the_other_and_local_crops_with_bo
         cr_expect_float_eq(tensor_f32(loss.row_weight)[i], 3.0 / (6 * 8), 1e-8);
         tensor_f32(loss.loss)[i] = (float)(1 << i);
     }
-    /* sample 5 is the last of group 2 (of 2 samples), sample 6 the first of group 3 */
-    double local[4] = {0, 0, 1, 0}, global[4] = {0};
-    dino_clstoken_loss_sums(&loss, 5, 2, 8, local, global);
-    cr_expect_float_eq(local[2], 1 + (4 + 8) / 48.0, 1e-12);
-    cr_expect_float_eq(local[3], (64 + 128) / 48.0, 1e-12);
-    cr_expect_float_eq(global[2], (1 + 2) / 48.0, 1e-12);
-    cr_expect_float_eq(global[3], (16 + 32) / 48.0, 1e-12);
-    arena_destroy(&arena);
+    double local[14] = {[12] = 1}, global[14] = {0};
+    dino_clstoken_loss_sums(&loss, f.ops, tensor_1d(local, DTYPE_F64, 14), tensor_1d(global, DTYPE_F64, 14));
+    cr_expect_float_eq(local[12], 1 + (4 + 8) / 48.0, 1e-12);
+    cr_expect_float_eq(local[13], (64 + 128) / 48.0, 1e-12);
+    cr_expect_float_eq(global[12], (1 + 2) / 48.0, 1e-12);
+    cr_expect_float_eq(global[13], (16 + 32) / 48.0, 1e-12);
+    ops_support_destroy(&f);
 }
 
 Test(loss, dino_without_local_crops_still_counts_one_term_for_them)
 {
     Arena arena = arena_create(65536);
-    DinoClstokenLoss loss = dino_clstoken_loss_layout(&arena, 3, 0, 0, 1.0, 3);
+    DinoClstokenRows rows = {.samples = 3, .group_size = 3};
+    DinoClstokenLoss loss = dino_clstoken_loss_layout(&arena, &rows, 1.0, 3);
     cr_expect_eq(loss.targets.shape[0], 6);
     cr_expect_float_eq(tensor_f32(loss.row_weight)[0], 1.0 / 9, 1e-8);
     arena_destroy(&arena);
@@ -42,26 +45,34 @@ Test(loss, dino_without_local_crops_still_counts_one_term_for_them)
 
 Test(loss, ibot_weighs_a_patch_by_the_masked_patches_of_its_crop)
 {
-    Arena arena = arena_create(65536);
+    OpsFixture f = ops_support_create(1, 2);
     static const unsigned char MASKS[4][4] = {{0, 1, 0, 1}, {0, 0, 0, 0}, {1, 1, 1, 1}, {0, 0, 1, 0}};
     int64_t count = ibot_patch_loss_count(MASKS[0], 4, 4);
     cr_assert_eq(count, 7);
-    IbotPatchLoss loss = ibot_patch_loss_layout(&arena, MASKS[0], 4, 4, count, 100, 0.5, 8);
+    /* crops 2 and 3 of a group of 4, then 0 and 1 of the next */
+    IbotPatchRows rows = {.masks = MASKS[0],
+                          .crops = 4,
+                          .patches_per_crop = 4,
+                          .count = count,
+                          .first_teacher_row = 100,
+                          .first_crop = 6,
+                          .crops_per_group = 4,
+                          .first_group = 3};
+    IbotPatchLoss loss = ibot_patch_loss_layout(&f.arena, &rows, 0.5, 8);
     static const int32_t POSITIONS[] = {1, 3, 8, 9, 10, 11, 14};
     static const double SHARES[] = {2, 2, 4, 4, 4, 4, 1};
     for (int i = 0; i < 7; i++) {
-        cr_expect_eq(tensor_i32(loss.positions)[i], POSITIONS[i]);
+        cr_expect_eq(loss.positions[i], POSITIONS[i]);
         cr_expect_eq(tensor_i32(loss.targets)[i], 100 + i);
         cr_expect_float_eq(tensor_f32(loss.row_weight)[i], 0.5 / SHARES[i] / 8, 1e-8);
         tensor_f32(loss.loss)[i] = (float)(i + 1);
     }
-    /* crops 2 and 3 of a group of 4, then 0 and 1 of the next */
-    double by_group[3] = {0};
-    ibot_patch_loss_sums(&loss, 4, 6, 4, 0.5, by_group);
-    cr_expect_float_eq(by_group[1], (1 + 2) / 2.0 / 8, 1e-7);
-    cr_expect_float_eq(by_group[2], ((3 + 4 + 5 + 6) / 4.0 + 7) / 8, 1e-7);
-    cr_expect_eq(by_group[0], 0);
-    arena_destroy(&arena);
+    double by_group[6] = {0};
+    ibot_patch_loss_sums(&loss, f.ops, tensor_1d(by_group, DTYPE_F64, 6));
+    cr_expect_float_eq(by_group[4], (1 + 2) / 2.0 / 8, 1e-7);
+    cr_expect_float_eq(by_group[5], ((3 + 4 + 5 + 6) / 4.0 + 7) / 8, 1e-7);
+    cr_expect_eq(by_group[3], 0);
+    ops_support_destroy(&f);
 }
 
 /* --- KoLeo
@@ -84,10 +95,16 @@ static KoleoLoss koleo_of(int64_t group_size, bool global_scope)
 static double koleo_run(OpsFixture *f, const KoleoLoss *loss, Tensor cls, Tensor d_cls, double *by_group)
 {
     Comm *comm = comm_self_create();
-    KoleoLossScratch scratch = koleo_loss_scratch(loss, &f->arena, 1);
-    koleo_loss_forward_backward(loss, f->ops, cls, d_cls, by_group, &scratch, comm);
+    double sum = 0, discarded = 0;
+    for (int64_t i = 0; i < loss->groups; i++)
+        by_group[i] = 0;
+    KoleoLossScratch scratch = koleo_loss_scratch(loss, &f->arena, comm);
+    KoleoLossTensors tensors = {.cls = cls,
+                                .d_cls = d_cls,
+                                .by_group = tensor_1d(by_group, DTYPE_F64, loss->groups),
+                                .discarded = tensor_1d(&discarded, DTYPE_F64, 1)};
+    koleo_loss_forward_backward(loss, f->ops, &tensors, &scratch, comm);
     comm_destroy(comm);
-    double sum = 0;
     for (int64_t i = 0; i < loss->groups; i++)
         sum += by_group[i];
     return sum;

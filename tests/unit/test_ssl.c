@@ -134,16 +134,20 @@ Test(ssl, gradient_of_pairs_of_losses)
 
 static double module_norm(const SslFixture *f, ParamModule module)
 {
-    double norms[PARAM_MODULE_COUNT];
-    adamw_optimizer_grad_norms(&f->ssl.table, f->ops, f->ssl.grads, norms);
-    return norms[module];
+    double square = 0;
+    for (int i = 0; i < f->ssl.table.count; i++) {
+        const Param *p = &f->ssl.table.params[i];
+        for (int64_t k = p->offset; p->module == module && k < p->offset + p->count; k++)
+            square += pow(f->ssl.grads[k], 2);
+    }
+    return sqrt(square);
 }
 
 Test(ssl, losses_that_are_off_are_zero)
 {
     SslFigures figures;
     SslFixture *f = ssl_support_create("dino.loss_weight=0 dino.koleo_loss_weight=0", 3);
-    ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.05, &figures);
+    figures = ssl_support_step(f, 0.05);
     cr_expect(figures.dino_local_crops_loss == 0 && figures.dino_global_crops_loss == 0 &&
               figures.koleo_loss == 0);
     cr_expect(figures.ibot_loss > 0 && module_norm(f, PARAM_DINO_HEAD) == 0 &&
@@ -152,7 +156,7 @@ Test(ssl, losses_that_are_off_are_zero)
     ssl_support_destroy(f);
 
     f = ssl_support_create("ibot.loss_weight=0", 3);
-    ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.05, &figures);
+    figures = ssl_support_step(f, 0.05);
     cr_expect(figures.ibot_loss == 0 && figures.masked_patches == 0);
     cr_expect(param_table_find(&f->ssl.table, PARAM_IBOT_HEAD, "last_layer.weight_v") < 0);
     cr_expect_float_eq(
@@ -167,7 +171,7 @@ Test(ssl, a_batch_without_masked_patches)
         SslFigures figures;
         SslFixture *f = ssl_support_create(shared ? "ibot.separate_head=false" : "", 4);
         memset(f->batch.masks, 0, (size_t)(f->batch.samples * 2 * f->batch.patches));
-        ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.05, &figures);
+        figures = ssl_support_step(f, 0.05);
         cr_expect(figures.ibot_loss == 0 && isfinite(figures.total_loss) &&
                   isfinite(module_norm(f, PARAM_BACKBONE)));
         ssl_support_destroy(f);
@@ -204,11 +208,11 @@ static void check_micro_batches(const char *overrides)
     char text[256];
     SslFigures whole, parts;
     SslFixture *a = ssl_support_create(overrides, 31);
-    ssl_meta_arch_forward_backward(&a->ssl, &a->batch, 0.06, &whole);
+    whole = ssl_support_step(a, 0.06);
     for (int micro = 1; micro <= 5; micro++) {
         snprintf(text, sizeof text, "train.micro_batch_size=%d%s%s", micro, *overrides ? " " : "", overrides);
         SslFixture *b = ssl_support_create(text, 31);
-        ssl_meta_arch_forward_backward(&b->ssl, &b->batch, 0.06, &parts);
+        parts = ssl_support_step(b, 0.06);
         expect_same_step(b, &parts, a, &whole, text);
         ssl_support_destroy(b);
     }
@@ -259,27 +263,27 @@ Test(ssl, groups_together_are_the_mean_of_groups_alone)
         "train.centering=centering student.drop_path_rate=0.3 student.drop_path_uniform=true";
     SslFigures together, alone;
     SslFixture *all = ssl_support_create(OVERRIDES, 41);
-    ssl_meta_arch_forward_backward(&all->ssl, &all->batch, 0.06, &together);
+    together = ssl_support_step(all, 0.06);
     size_t n = (size_t)all->ssl.table.flat_count;
     float *mean = memory_alloc_array(n, sizeof(float));
     double total = 0;
     float dino_center[32] = {0}, ibot_center[24] = {0};
     for (int64_t group = 0; group < all->groups.total_groups; group++) {
-        SslGroups one = {.group_size = 4, .total_groups = 1, .groups = 1, .first_group = group};
+        SslGroups one = {.group_size = 4, .total_groups = 3, .groups = 1, .first_group = group};
         SslFixture *f = ssl_support_create_groups(OVERRIDES, 41, &one);
-        ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.06, &alone);
-        SslGroupLosses part = ssl_meta_arch_group_losses(&all->ssl, group);
-        cr_expect_float_eq(part.koleo_loss, alone.koleo_loss, 1e-6);
-        cr_expect_float_eq(part.ibot_loss, alone.ibot_loss, 1e-6);
-        cr_expect_float_eq(part.dino_local_crops_loss, alone.dino_local_crops_loss, 5e-6);
-        cr_expect_float_eq(part.dino_global_crops_loss, alone.dino_global_crops_loss, 2e-6);
-        total += alone.total_loss / 3;
+        alone = ssl_support_step(f, 0.06);
+        SslGroupLosses part = ssl_support_group_losses(all, group), own = ssl_support_group_losses(f, group);
+        cr_expect_float_eq(part.koleo_loss, own.koleo_loss, 1e-6);
+        cr_expect_float_eq(part.ibot_loss, own.ibot_loss, 1e-6);
+        cr_expect_float_eq(part.dino_local_crops_loss, own.dino_local_crops_loss, 5e-6);
+        cr_expect_float_eq(part.dino_global_crops_loss, own.dino_global_crops_loss, 2e-6);
+        total += alone.total_loss; /* a third of the mean over groups */
         for (int k = 0; k < 32; k++)
-            dino_center[k] += f->ssl.dino_center[k] / 3;
+            dino_center[k] += f->ssl.dino_center[k];
         for (int k = 0; k < 24; k++)
-            ibot_center[k] += f->ssl.ibot_center[k] / 3;
+            ibot_center[k] += f->ssl.ibot_center[k];
         for (size_t i = 0; i < n; i++)
-            mean[i] += f->ssl.grads[i] / 3;
+            mean[i] += f->ssl.grads[i];
         ssl_support_destroy(f);
     }
     cr_expect_float_eq(together.total_loss, total, 1e-6 * total);
@@ -297,14 +301,13 @@ Test(ssl, groups_together_are_the_mean_of_groups_alone)
 
 static void full_step(SslFixture *f, AdamwOptimizer *optimizer, int64_t step)
 {
-    SslFigures figures;
-    double norms[PARAM_MODULE_COUNT];
-    TrainScheduleValues values = {.lr = 1e-3, .last_layer_lr = 1e-3, .weight_decay = 0.04, .momentum = 0.9};
+    AdamwOptimizerStep update = {.schedule = {.lr = 1e-3, .last_layer_lr = 1e-3, .weight_decay = 0.04},
+                                 .clip_grad = 3};
     f->batch.step = step;
-    ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.06, &figures);
-    adamw_optimizer_grad_norms(&f->ssl.table, f->ops, f->ssl.grads, norms);
-    adamw_optimizer_step(optimizer, &f->ssl.table, f->ops, f->ssl.student, f->ssl.grads, &values, 3, norms);
-    ssl_meta_arch_update_teacher(&f->ssl, values.momentum);
+    ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.06);
+    adamw_optimizer_step(optimizer, f->ops, f->ssl.student, f->ssl.grads, f->ssl.control, f->ssl.figures,
+                         &update);
+    ssl_meta_arch_update_teacher(&f->ssl, 0.9);
     ssl_meta_arch_refresh(&f->ssl);
 }
 
@@ -316,8 +319,8 @@ Test(ssl, a_step_allocates_nothing)
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
         SslFixture *f = ssl_support_create(CASES[i], 51);
         AdamwOptimizer optimizer;
-        adamw_optimizer_init(&optimizer, &f->ssl.table, 0.9, 0.999);
         param_groups_assign(&f->ssl.table, 3, 0.9, 0.2);
+        adamw_optimizer_init(&optimizer, &f->ssl.table, f->device, 0.9, 0.999);
         full_step(f, &optimizer, 0);
         int64_t before = memory_allocation_count();
         full_step(f, &optimizer, 1);
@@ -339,7 +342,7 @@ Test(ssl, the_plan_holds_every_mask)
     for (int64_t step = 0; step < 6; step++) {
         SslFigures figures;
         ssl_support_fill_batch(f, 61, step);
-        ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.06, &figures);
+        figures = ssl_support_step(f, 0.06);
         cr_expect(isfinite(figures.total_loss));
         cr_expect(f->ssl.step.peak <= f->ssl.step.capacity);
     }
@@ -359,7 +362,7 @@ Test(ssl, two_runs_give_the_same_bits)
                  THREADS[r]);
         SslFixture *f = runs[r] = ssl_support_create(overrides, 71);
         AdamwOptimizer optimizer;
-        adamw_optimizer_init(&optimizer, &f->ssl.table, 0.9, 0.999);
+        adamw_optimizer_init(&optimizer, &f->ssl.table, f->device, 0.9, 0.999);
         for (int64_t step = 0; step < 2; step++)
             full_step(f, &optimizer, step);
         adamw_optimizer_fini(&optimizer);
@@ -424,8 +427,8 @@ static void check_bf16(const char *precision, const char *overrides)
     SslFigures exact, reduced;
     snprintf(text, sizeof text, "%s%s%s", precision, *overrides ? " " : "", overrides);
     SslFixture *a = ssl_support_create(overrides, 91), *b = ssl_support_create(text, 91);
-    ssl_meta_arch_forward_backward(&a->ssl, &a->batch, 0.1, &exact);
-    ssl_meta_arch_forward_backward(&b->ssl, &b->batch, 0.1, &reduced);
+    exact = ssl_support_step(a, 0.1);
+    reduced = ssl_support_step(b, 0.1);
     cr_expect(fabs(reduced.total_loss - exact.total_loss) < 0.02 * exact.total_loss, "%s: %g and %g", text,
               reduced.total_loss, exact.total_loss);
     cr_expect((reduced.total_loss != exact.total_loss) == b->ops->has_bf16, "%s: bf16 was not used", text);

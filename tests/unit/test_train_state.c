@@ -16,6 +16,7 @@
 typedef struct {
     Config config;
     Comm *comm;
+    Device *device;
     TrainState state;
     DataSet *set;
     Loader *loader;
@@ -24,16 +25,17 @@ typedef struct {
 static void begin(Training *t, const char *const *overrides)
 {
     Error error = {0};
-    *t = (Training){.comm = comm_self_create()};
+    *t = (Training){.comm = comm_self_create(), .device = device_open_host()};
     config_init(&t->config);
     cr_assert_eq(
         config_load_text(&t->config, "tiny", TRAIN_SUPPORT_CONFIG, strlen(TRAIN_SUPPORT_CONFIG), &error),
         STATUS_OK, "%s", error.text);
     for (; *overrides; overrides++)
         cr_assert_eq(config_override(&t->config, *overrides, &error), STATUS_OK, "%s", error.text);
-    cr_assert_eq(train_state_init(&t->state, &t->config, t->comm, 1, &error), STATUS_OK, "%s", error.text);
+    cr_assert_eq(train_state_init(&t->state, &t->config, t->comm, t->device, 1, &error), STATUS_OK, "%s",
+                 error.text);
     cr_assert_eq(data_set_create(&t->set, t->config.train.dataset_path, &error), STATUS_OK, "%s", error.text);
-    LoaderParams params = train_data_loader(&t->config, &t->state.groups, 0);
+    LoaderParams params = train_data_loader(&t->config, &t->state.groups, t->device, 0);
     cr_assert_eq(loader_create(&t->loader, &params, t->set, &error), STATUS_OK, "%s", error.text);
 }
 
@@ -44,6 +46,7 @@ static void end(Training *t)
     train_state_fini(&t->state);
     config_fini(&t->config);
     comm_destroy(t->comm);
+    device_close(t->device);
 }
 
 /* Continues in place of `t`, which ends, from the checkpoint at `path`. */
@@ -61,7 +64,10 @@ static Status step(Training *t, bool bad, TrainStep *done, Error *error)
     Batch *batch;
     cr_assert_eq(loader_next(t->loader, &batch, error), STATUS_OK);
     if (bad) batch->global_crops[5] = INFINITY;
-    Status status = train_state_step(&t->state, batch, done, error);
+    bool ready;
+    train_state_submit(&t->state, batch);
+    Status status = train_state_finish(&t->state, true, done, &ready, error);
+    cr_expect(ready);
     loader_release(t->loader, batch);
     return status;
 }
@@ -97,13 +103,13 @@ Test(train_state, a_skipped_step_changes_nothing_and_the_next_goes_on)
         cr_assert_eq(step(&t, false, &done, &error), STATUS_OK);
     size_t count, same;
     float *before = everything(&t, &count);
-    int64_t steps = t.state.optimizer.steps;
+    double steps = t.state.control[CONTROL_STEPS];
 
     cr_assert_eq(step(&t, true, &done, &error), STATUS_OK, "%s", error.text);
     float *after = everything(&t, &same);
     cr_expect(done.skipped && !isfinite(done.figures.total_loss));
     cr_expect(same == count && memcmp(before, after, count * sizeof *after) == 0);
-    cr_expect_eq(t.state.optimizer.steps, steps);
+    cr_expect_eq(t.state.control[CONTROL_STEPS], steps);
     cr_expect_eq(t.state.iteration, 3, "it counts as an iteration all the same");
     memory_free(after);
 
@@ -233,7 +239,7 @@ Test(train_state, pretrained_backbones_go_into_student_and_teacher)
     cr_expect(same_module(table, PARAM_DINO_HEAD, student, initial) &&
               same_module(table, PARAM_IBOT_HEAD, student, initial));
     cr_expect_eq(memcmp(student, teacher, bytes), 0);
-    cr_expect(fresh.state.iteration == 0 && fresh.state.optimizer.steps == 0);
+    cr_expect(fresh.state.iteration == 0 && fresh.state.control[CONTROL_STEPS] == 0);
     cr_expect_eq(step(&fresh, false, &done, &error), STATUS_OK, "%s", error.text);
     memory_free(initial);
     end(&fresh);

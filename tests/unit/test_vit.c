@@ -1,4 +1,5 @@
 /* test_vit.c - the backbone: packing, names and units, interpolation, gradients of its inputs, hooks. */
+#include "../support/ops_support.h"
 #include "../support/ssl_support.h"
 
 #include "base/memory.h"
@@ -44,7 +45,7 @@ static Net *net_create(VitConfig config)
     ssl_support_random_params(&net->table, 3, net->params);
     net->weights = (Weights){.table = &net->table, .master = net->params};
     OpsLimits limits = {.rows = 2048, .width = 256, .max_seqlen = 256, .head_dim = 64};
-    net->ops = ops_cpu_create(&limits, 1);
+    net->ops = ops_support_open(&limits, 1);
     net->arena = arena_create((size_t)32 << 20);
     return net;
 }
@@ -52,7 +53,7 @@ static Net *net_create(VitConfig config)
 static void net_destroy(Net *net)
 {
     arena_destroy(&net->arena);
-    ops_destroy(net->ops);
+    ops_support_close(net->ops);
     vit_fini(&net->vit);
     param_table_fini(&net->table);
     memory_free(net->params);
@@ -137,7 +138,7 @@ Test(vit, a_pack_equals_its_crops_one_by_one)
                                          (const int64_t[]){1, 3, one.height, one.width});
                 if (tensor_given(one.masks)) one.masks = tensor_rows(one.masks, s * N, N);
                 VitInput input = {.set_count = 1, .backward = true, .sets = {one}};
-                size_t mark = net->arena.used;
+                ArenaMark mark = arena_mark(&net->arena);
                 int64_t row = vit_row(&packed, set, s);
                 VitPass alone = run(net, &input, cotangent + row * D, NULL);
                 double error =
@@ -180,7 +181,7 @@ typedef struct {
 static double probe_loss(const Probe *probe, bool backward, const Tensor *dimages)
 {
     Net *net = probe->net;
-    size_t mark = net->arena.used;
+    ArenaMark mark = arena_mark(&net->arena);
     VitPass pass = vit_pass(&net->vit, &probe->input, &net->arena);
     int64_t tokens = pass.pack.tokens, D = net->vit.config.embed_dim;
     Tensor out = tensor_alloc_2d(&net->arena, DTYPE_F32, tokens, D);

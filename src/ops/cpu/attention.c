@@ -318,7 +318,7 @@ static void each_head(const Ops *ops, const Attention *a, bool backward)
 {
     int threads = ops_cpu_threads(ops, a->qkv.shape[0] * a->width, a->sequences * a->heads);
     int64_t neighbours = a->sequences >= 4 * threads ? a->heads : 1;
-    size_t mark = ops->scratch->used;
+    ArenaMark mark = arena_mark(ops->scratch);
     Workspace workspaces[OPS_CPU_MAX_THREADS];
     for (int t = 0; t < threads; t++)
         workspaces[t] = workspace_take(ops->scratch, a->max_seqlen, a->padded_dim, backward);

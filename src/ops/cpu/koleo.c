@@ -164,26 +164,28 @@ static void koleo_gradient(const Koleo *k, const int32_t *nearest, float *dx, do
     }
 }
 
-void cpu_koleo(const Ops *ops, double *loss, Tensor nearest, Tensor dx, Tensor x, float weight)
+void cpu_koleo(const Ops *ops, Tensor loss, Tensor nearest, Tensor dx, Tensor x, double weight,
+               Tensor loss_scale)
 {
     CHECK(x.ndim == 2 && nearest.ndim == 1 && nearest.shape[0] == x.shape[0]);
     CHECK(!tensor_given(dx) || tensor_count(dx) == tensor_count(x));
-    *loss = 0.0;
+    CHECK(tensor_count(loss) == 1);
     int64_t n = x.shape[0], D = x.shape[1];
     if (n < 2) {
         if (n == 1) tensor_i32(nearest)[0] = -1;
         if (tensor_given(dx)) memset(tensor_f32(dx), 0, tensor_bytes(dx));
         return;
     }
-    size_t mark = ops->scratch->used;
+    ArenaMark mark = arena_mark(ops->scratch);
     Koleo k = koleo_layout(ops, x);
     int threads = ops_cpu_threads(ops, n * D, n);
     koleo_normalize(&k, threads);
     koleo_find_nearest(&k, tensor_i32(nearest), ops->threads);
-    *loss = koleo_distances(&k, tensor_i32(nearest), threads);
+    tensor_f64(loss)[0] += weight * koleo_distances(&k, tensor_i32(nearest), threads);
     if (tensor_given(dx)) {
         koleo_list_followers(&k, tensor_i32(nearest));
-        koleo_gradient(&k, tensor_i32(nearest), tensor_f32(dx), (double)weight, threads);
+        double scale = tensor_given(loss_scale) ? tensor_f64(loss_scale)[0] : 1.0;
+        koleo_gradient(&k, tensor_i32(nearest), tensor_f32(dx), scale * weight, threads);
     }
     arena_reset(ops->scratch, mark);
 }

@@ -5,6 +5,7 @@
 #include "ops/cpu/row_access.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { SHORT_SUM = 64 }; /* rows summed before they join the long sum: fewer roundings */
 
@@ -40,20 +41,23 @@ static void forward_row(Tensor y, int64_t i, float *stats, const float *x, const
     }
 }
 
-void cpu_layer_norm_forward(const Ops *ops, Tensor y, Tensor stats, Tensor x, Tensor rows, Tensor w, Tensor b,
-                            float eps)
+void cpu_layer_norm_forward(const Ops *ops, Tensor y, Tensor stats, Tensor kept, Tensor x, Tensor rows,
+                            Tensor w, Tensor b, float eps)
 {
     CHECK(y.ndim == 2 && row_access_is_act(y) && x.ndim == 2 && x.shape[1] == y.shape[1]);
     int64_t n = y.shape[0], D = y.shape[1];
     CHECK(tensor_count(stats) == 2 * n && tensor_count(w) == D && tensor_count(b) == D);
     row_access_check_rows(rows, n, x.shape[0]);
     const float *input = tensor_f32(x), *scale = tensor_f32(w), *shift = tensor_f32(b);
-    float *statistics = tensor_f32(stats);
+    float *statistics = tensor_f32(stats), *copies = tensor_given(kept) ? tensor_f32(kept) : NULL;
+    CHECK(!copies || tensor_count(kept) == n * D);
     int threads = ops_cpu_threads(ops, n * D, n);
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < n; i++)
-        forward_row(y, i, statistics + 2 * i, input + row_access_index(rows, i, x.shape[0]) * D, scale, shift,
-                    eps);
+    for (int64_t i = 0; i < n; i++) {
+        const float *row = input + row_access_index(rows, i, x.shape[0]) * D;
+        if (copies) row = memcpy(copies + i * D, row, (size_t)D * sizeof(float));
+        forward_row(y, i, statistics + 2 * i, row, scale, shift, eps);
+    }
 }
 
 /* With g = dy w and h = (x - mean) rstd: dx = rstd (g - mean(g) - h mean(g h)), dw = sum dy h, db = sum dy.
@@ -94,13 +98,15 @@ void cpu_layer_norm_backward(const Ops *ops, Tensor dx, Tensor dw, Tensor db, Te
 {
     CHECK(dy.ndim == 2 && row_access_is_act(dy) && x.ndim == 2 && x.shape[1] == dy.shape[1]);
     int64_t n = dy.shape[0], D = dy.shape[1];
-    CHECK(dx.ndim == 2 && dx.shape[0] == x.shape[0] && dx.shape[1] == D && tensor_count(stats) == 2 * n);
+    CHECK(dx.ndim == 2 && dx.shape[1] == D && tensor_count(stats) == 2 * n);
+    CHECK(x.shape[0] == dx.shape[0] || x.shape[0] == n);
     CHECK(tensor_count(w) == D && tensor_count(dw) == D && tensor_count(db) == D);
-    row_access_check_rows(rows, n, x.shape[0]);
+    row_access_check_rows(rows, n, dx.shape[0]);
+    bool kept = x.shape[0] != dx.shape[0];
     const float *input = tensor_f32(x), *scale = tensor_f32(w), *statistics = tensor_f32(stats);
     float *d_input = tensor_f32(dx);
     int parts = ops_cpu_threads(ops, n * D, n);
-    size_t mark = ops->scratch->used;
+    ArenaMark mark = arena_mark(ops->scratch);
     /* per part: short sums of dw and db [2, D], long sums [2, D] */
     float *sums = arena_alloc(ops->scratch, (size_t)(4 * parts * D) * sizeof *sums);
     memset(sums, 0, (size_t)(4 * parts * D) * sizeof *sums);
@@ -110,8 +116,8 @@ void cpu_layer_norm_backward(const Ops *ops, Tensor dx, Tensor dw, Tensor db, Te
         ops_cpu_part(n, part, parts, &first, &last);
         float *short_sum = sums + 4 * part * D;
         for (int64_t i = first; i < last; i++) {
-            int64_t row = row_access_index(rows, i, x.shape[0]);
-            backward_row(d_input + row * D, short_sum, short_sum + D, dy, i, input + row * D,
+            int64_t row = row_access_index(rows, i, dx.shape[0]);
+            backward_row(d_input + row * D, short_sum, short_sum + D, dy, i, input + (kept ? i : row) * D,
                          statistics + 2 * i, scale);
             if (i % SHORT_SUM == SHORT_SUM - 1 || i == last - 1)
                 row_access_move_sum(short_sum + 2 * D, short_sum, 2 * D);

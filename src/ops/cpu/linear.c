@@ -15,7 +15,7 @@ enum { BLOCK_ROWS = 1024 };
 size_t cpu_linear_scratch(const OpsLimits *limits, int threads)
 {
     (void)threads;
-    if (!limits->bf16) return 0;
+    if (!limits->reduced) return 0;
     int64_t rows = limits->rows < BLOCK_ROWS ? limits->rows : BLOCK_ROWS;
     Gemm *gemm = gemm_create(1);
     bool whole_weights = !gemm_has_bf16(gemm);
@@ -42,7 +42,7 @@ static Dtype product_dtype(const Ops *ops, bool want_bf16)
 static void multiply_rows(const Ops *ops, Tensor out, Tensor in, Tensor w, bool w_transposed,
                           const float *bias)
 {
-    size_t mark = ops->scratch->used;
+    ArenaMark mark = arena_mark(ops->scratch);
     Tensor a = converted(ops, in, w.dtype);
     /* fp32 products cannot be written as bf16 */
     bool separate = w.dtype == DTYPE_F32 && out.dtype == DTYPE_BF16;
@@ -70,7 +70,7 @@ static void multiply(const Ops *ops, Tensor out, Tensor in, Tensor w, bool w_tra
 {
     CHECK(row_access_is_act(in) && row_access_is_act(w) && out.dtype == in.dtype);
     if (in.shape[0] == 0) return;
-    size_t mark = ops->scratch->used;
+    ArenaMark mark = arena_mark(ops->scratch);
     Dtype dtype = product_dtype(ops, w.dtype == DTYPE_BF16);
     Tensor weights = converted(ops, w, dtype);
     bool whole = in.dtype == dtype && (dtype == DTYPE_BF16 || out.dtype == DTYPE_F32);
@@ -143,7 +143,7 @@ void cpu_linear_backward_weight(const Ops *ops, Tensor dw, Tensor db, Tensor dy,
     Dtype dtype = product_dtype(ops, dy.dtype == DTYPE_BF16);
     for (int64_t row = 0, next; row < dy.shape[0]; row = next) {
         next = block_end(row, dy.shape[0], dy.dtype == dtype);
-        size_t mark = ops->scratch->used;
+        ArenaMark mark = arena_mark(ops->scratch);
         Tensor a = converted(ops, tensor_rows(dy, row, next - row), dtype);
         Tensor b = converted(ops, tensor_rows(x, row, next - row), dtype);
         gemm_run(ops_cpu_gemm(ops), &(GemmProduct){.m = dw.shape[0],

@@ -1,5 +1,6 @@
 /* ops_cpu.c - the host backend: its table of operations and its scratch memory. */
 #include "ops/cpu/ops_cpu.h"
+#include "ops/ops_backend.h"
 
 #include "base/check.h"
 #include "base/memory.h"
@@ -24,8 +25,17 @@ static size_t plan_scratch(const OpsLimits *limits, int threads)
     return largest;
 }
 
-Ops *ops_cpu_create(const OpsLimits *limits, int threads)
+static void cpu_destroy(Ops *ops)
 {
+    OpsCpu *self = (OpsCpu *)(void *)ops;
+    gemm_destroy(self->gemm);
+    arena_destroy(&self->scratch);
+    memory_free(self);
+}
+
+Ops *ops_cpu_create(Device *device, const OpsLimits *limits, const OpsOptions *options)
+{
+    int threads = options->threads;
     CHECK(limits->rows >= 0 && limits->width >= 0 && threads >= 0);
     if (threads == 0) threads = omp_get_max_threads();
     if (threads > OPS_CPU_MAX_THREADS) threads = OPS_CPU_MAX_THREADS;
@@ -35,17 +45,12 @@ Ops *ops_cpu_create(const OpsLimits *limits, int threads)
     self->scratch = arena_create(plan_scratch(limits, threads));
     self->gemm = gemm_create(threads);
 #define OPS_CPU_ENTRY(name, arguments) .name = cpu_##name,
-    self->ops = (Ops){OPS_LIST(OPS_CPU_ENTRY).name = "cpu", .threads = threads,
-                      .has_bf16 = gemm_has_bf16(self->gemm), .scratch = &self->scratch};
+    self->ops = (Ops){OPS_LIST(OPS_CPU_ENTRY).destroy = cpu_destroy,
+                      .name = "cpu",
+                      .device = device,
+                      .threads = threads,
+                      .has_bf16 = gemm_has_bf16(self->gemm),
+                      .scratch = &self->scratch};
 #undef OPS_CPU_ENTRY
     return &self->ops;
-}
-
-void ops_destroy(Ops *ops)
-{
-    if (!ops) return;
-    OpsCpu *self = (OpsCpu *)(void *)ops;
-    gemm_destroy(self->gemm);
-    arena_destroy(&self->scratch);
-    memory_free(self);
 }

@@ -173,7 +173,7 @@ typedef void ColumnsPass(float *target, const float *source, int64_t D, int64_t 
 static void resample(const Ops *ops, ColumnsPass *pass, Tensor target, Tensor source, int64_t side, int64_t h,
                      int64_t w, double offset, bool antialias)
 {
-    size_t mark = ops->scratch->used;
+    ArenaMark mark = arena_mark(ops->scratch);
     int64_t D = target.shape[1], parts = (D + POS_EMBED_COLUMNS - 1) / POS_EMBED_COLUMNS;
     PosEmbedAxis rows = axis_create(ops, side, h, offset, antialias);
     PosEmbedAxis columns = axis_create(ops, side, w, offset, antialias);

@@ -39,6 +39,7 @@ typedef struct {
     int64_t targets;
     int threads;
     bool backward;
+    float loss_scale;
     TileRows teacher, student;
     float *teacher_x;              /* [block, d] distinct teacher rows of the block */
     float *partial;                /* [groups, block, d] d_student of each group of tiles */
@@ -100,6 +101,7 @@ static void check_shapes(const PrototypeCrossEntropy *a)
     CHECK(!tensor_given(a->d_student) || tensor_count(a->d_student) == n * d);
     CHECK(!tensor_given(a->d_student_w) || tensor_count(a->d_student_w) == K * d);
     CHECK(!tensor_given(a->usage) || tensor_count(a->usage) == K);
+    CHECK(tensor_count(a->entropy) == 2);
 }
 
 static CrossEntropy cross_entropy_layout(const Ops *ops, const PrototypeCrossEntropy *args)
@@ -111,6 +113,7 @@ static CrossEntropy cross_entropy_layout(const Ops *ops, const PrototypeCrossEnt
     c.block = c.most_rows * c.targets < most ? c.most_rows * c.targets : most;
     c.backward = tensor_given(args->d_student);
     c.threads = ops->threads;
+    c.loss_scale = tensor_given(args->loss_scale) ? (float)tensor_f64(args->loss_scale)[0] : 1.0f;
     c.teacher = tile_rows_layout(ops->scratch, &c.tiles, c.block);
     c.student = tile_rows_layout(ops->scratch, &c.tiles, c.block);
     c.teacher_x = floats_of(ops->scratch, c.block * d);
@@ -260,8 +263,8 @@ static void join_teachers(CrossEntropy *c, PrototypeCrossEntropy *args)
     for (int64_t i = 0; i < c->teachers; i++) {
         int64_t top, k = 0;
         join_tiles(c, &c->teacher, i, &top);
-        args->entropy_sum += (double)c->pairs[i] * row_entropy(c, i);
-        args->pair_count += c->pairs[i];
+        tensor_f64(args->entropy)[0] += (double)c->pairs[i] * row_entropy(c, i);
+        tensor_f64(args->entropy)[1] += c->pairs[i];
         if (!tensor_given(args->usage)) continue;
         int64_t width = prototype_width(&c->tiles, top);
         const float *row = c->teacher.e + top * c->tiles.tile * c->teachers + i * width;
@@ -347,7 +350,7 @@ static void gradient_tile(const CrossEntropy *c, int64_t tile, int64_t group, bo
     for (int64_t i = 0; i < c->rows; i++) {
         float *restrict row = slope + i * width;
         const float *restrict targets = target_sum(c, tile, i, buffer);
-        float weight = tensor_f32(a->row_weight)[c->first + i] / a->student_temp;
+        float weight = c->loss_scale * tensor_f32(a->row_weight)[c->first + i] / a->student_temp;
         float factor = (float)c->counts[i] * c->student.maximum[tile * c->block + i];
         if (c->counts[i] == 0) {
             memset(row, 0, (size_t)width * sizeof(float));
@@ -388,7 +391,7 @@ void cpu_prototype_cross_entropy(const Ops *ops, PrototypeCrossEntropy *args)
     int64_t n = args->student.shape[0];
     if (n == 0) return;
     check_shapes(args);
-    size_t mark = ops->scratch->used;
+    ArenaMark mark = arena_mark(ops->scratch);
     CrossEntropy c = cross_entropy_layout(ops, args);
     for (c.first = 0; c.first < n; c.first += c.rows) {
         choose_block(&c);

@@ -206,23 +206,23 @@ void cpu_prototype_sinkhorn(const Ops *ops, Tensor bias, Tensor x, Tensor v, Ten
     CHECK(v.ndim == 2 && x.ndim == 2 && x.shape[1] == v.shape[1] && temp > 0.0f && iterations >= 1);
     CHECK(tensor_count(bias) == v.shape[0] && tensor_count(scale) == v.shape[0]);
     int64_t K = v.shape[0];
-    size_t mark = ops->scratch->used;
+    ArenaMark mark = arena_mark(ops->scratch);
     Sinkhorn s = sinkhorn_layout(ops, x, v, scale, temp);
     float *b = tensor_f32(bias);
 
     first_round(&s);
     memcpy(b, s.column_max, (size_t)K * sizeof(float));
-    comm_all_reduce(comm, b, K, DTYPE_F32, COMM_MAX, NULL);
+    comm_all_reduce(comm, b, K, DTYPE_F32, COMM_MAX, ops->device);
     for (int64_t k = 0; k < K; k++)
         s.column_sum[k] *= vector_exp(s.column_max[k] - b[k]);
-    comm_all_reduce(comm, s.column_sum, K, DTYPE_F32, COMM_SUM, NULL);
+    comm_all_reduce(comm, s.column_sum, K, DTYPE_F32, COMM_SUM, ops->device);
     /* A sum is 0 only where no rank has a row: then no bias is as good as any. */
     for (int64_t k = 0; k < K; k++)
         b[k] = s.column_sum[k] == 0.0f ? 0.0f : -(b[k] + logf(s.column_sum[k]));
 
     for (int round = 1; round < iterations; round++) {
         later_round(&s, b);
-        comm_all_reduce(comm, s.column_sum, K, DTYPE_F32, COMM_SUM, NULL);
+        comm_all_reduce(comm, s.column_sum, K, DTYPE_F32, COMM_SUM, ops->device);
         for (int64_t k = 0; k < K; k++)
             if (s.column_sum[k] != 0.0f) b[k] -= logf(s.column_sum[k]);
     }

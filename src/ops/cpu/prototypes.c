@@ -155,7 +155,7 @@ void cpu_prototype_center(const Ops *ops, Tensor sum, Tensor x, Tensor v, Tensor
     CHECK(tensor_count(sum) == v.shape[0] && tensor_count(scale) == v.shape[0]);
     CHECK(tensor_count(row_weight) == x.shape[0]);
     int64_t n = x.shape[0], d = x.shape[1], K = v.shape[0];
-    size_t mark = ops->scratch->used;
+    ArenaMark mark = arena_mark(ops->scratch);
     double *mean = arena_alloc(ops->scratch, (size_t)d * sizeof(double));
     memset(mean, 0, (size_t)d * sizeof(double));
 
@@ -178,4 +178,18 @@ void cpu_prototype_center(const Ops *ops, Tensor sum, Tensor x, Tensor v, Tensor
         out[k] = (float)(score * (double)factor[k]);
     }
     arena_reset(ops->scratch, mark);
+}
+
+void cpu_center_update(const Ops *ops, Tensor bias, Tensor center, Tensor sum, double temp, double momentum)
+{
+    int64_t K = tensor_count(center);
+    CHECK(tensor_count(bias) == K && tensor_count(sum) == K && temp > 0.0);
+    float *b = tensor_f32(bias), *c = tensor_f32(center);
+    const float *s = tensor_f32(sum);
+    int threads = ops_cpu_threads(ops, K, K);
+#pragma omp parallel for simd schedule(static) num_threads(threads)
+    for (int64_t k = 0; k < K; k++) {
+        b[k] = (float)(-(double)c[k] / temp);
+        c[k] = (float)((double)c[k] * momentum + (double)s[k] * (1.0 - momentum));
+    }
 }

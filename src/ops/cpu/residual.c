@@ -98,7 +98,7 @@ void cpu_residual_backward(const Ops *ops, Tensor dy, Tensor dgamma, Tensor dx, 
                   .scales = tensor_given(row_scale) ? tensor_f32(row_scale) : NULL,
                   .gammas = tensor_given(gamma) ? tensor_f32(gamma) : NULL};
     int parts = ops_cpu_threads(ops, n * D, n);
-    size_t mark = ops->scratch->used;
+    ArenaMark mark = arena_mark(ops->scratch);
     float *sums = NULL; /* per part: short sum [D], long sum [D] */
     if (tensor_given(dgamma)) {
         CHECK(tensor_count(dgamma) == D && y.ndim == 2 && y.dtype == dy.dtype && y.shape[0] == n);

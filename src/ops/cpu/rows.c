@@ -1,4 +1,4 @@
-/* rows.c - moving rows and changing their type: gather, scatter-add, cast. */
+/* rows.c - moving rows and changing their type: gather, scatter-add, cast, zero. */
 #include "ops/cpu/ops_cpu.h"
 #include "ops/cpu/row_access.h"
 
@@ -68,5 +68,18 @@ void cpu_cast(const Ops *ops, Tensor out, Tensor in)
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
         int64_t first = chunk * CHUNK;
         copy_elements(out, first, in, first, count - first < CHUNK ? count - first : CHUNK);
+    }
+}
+
+void cpu_zero(const Ops *ops, Tensor x)
+{
+    enum { CHUNK = 1 << 20 };
+    char *bytes = x.data;
+    int64_t count = (int64_t)tensor_bytes(x), chunks = (count + CHUNK - 1) / CHUNK;
+    int threads = ops_cpu_threads(ops, count / 4, chunks);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+        int64_t first = chunk * CHUNK;
+        memset(bytes + first, 0, (size_t)(count - first < CHUNK ? count - first : CHUNK));
     }
 }
