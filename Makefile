@@ -8,15 +8,17 @@ endif
 .DELETE_ON_ERROR:
 SHELL := bash
 
-SRC       := $(shell find src -name '*.c' | sort)
+CU_SRC    := $(shell find src -name '*.cu' | sort)
+SRC       := $(shell find src -name '*.c' $(if $(filter 1,$(CUDA)),-not -path '*/without_cuda/*') | sort)
 JOBS      := $(wildcard jobs/*.c)
-OBJ       := $(SRC:%.c=$(BUILD)/%.o) $(BUILD)/made/h5_schema_text.o
+CU_OBJ    := $(if $(filter 1,$(CUDA)),$(CU_SRC:%.cu=$(BUILD)/%.cu.o))
+OBJ       := $(SRC:%.c=$(BUILD)/%.o) $(CU_OBJ) $(BUILD)/made/h5_schema_text.o
 LIB       := $(BUILD)/libdinobatch.a
 BIN       := $(BUILD)/dinobatch
 SCHEMAS   := $(wildcard hdf5_schemas/*.yaml)
 
 SUPPORT     := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
-SUITES      := unit ops golden mpi jobs
+SUITES      := unit ops golden mpi jobs cuda
 SUITE_BINS  := $(SUITES:%=$(BUILD)/tests/test_%)
 MPI_CASE    := $(BUILD)/tests/mpi_case
 C_FILES     := $(shell find src jobs tests -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cc' | sort)
@@ -27,8 +29,8 @@ export DATA_DIR GOLDEN_DIR
 export DINOBATCH := $(abspath $(BIN))
 export MPI_CASE_BIN := $(abspath $(MPI_CASE))
 
-.PHONY: all help setup test test-unit test-ops test-golden test-mpi test-jobs test-cuda build-tests demo bench \
-        lint format asan fuzz info clean
+.PHONY: all help setup test test-unit test-ops test-golden test-mpi test-jobs test-cuda test-emulated build-tests demo bench \
+        lint format asan fuzz cuda-all info clean
 
 all: $(BIN)
 
@@ -69,25 +71,66 @@ $(BUILD)/src/run/version.o: CPPFLAGS += -DDINOBATCH_GIT='"$(GIT_STATE)"'
 $(BUILD)/src/run/version.o: $(BUILD)/made/git_state
 .PHONY: FORCE
 
-$(LIB): $(OBJ)
+# Kernels, and the C++ around them.
+$(BUILD)/%_sm90.cu.o: CUDA_TARGETS := $(CUDA_TARGETS_SM90)
+$(BUILD)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCCFLAGS) $(CUDA_TARGETS) -Xptxas -v -MMD -MP -MF $(@:.o=.d) -c $< -o $@ 2> $(@:.o=.ptxas) || { cat $(@:.o=.ptxas) >&2; exit 1; }
+	@grep -vE '^ptxas info|^ +[0-9]+ bytes stack frame' $(@:.o=.ptxas) >&2 || true
+
+# With and without CUDA the library has other members.
+$(BUILD)/made/cuda_state: FORCE
+	@mkdir -p $(@D)
+	@echo 'CUDA=$(CUDA)' | cmp -s - $@ || echo 'CUDA=$(CUDA)' > $@
+
+$(LIB): $(OBJ) $(BUILD)/made/cuda_state
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(AR) rcs $@ $(OBJ)
 
 $(BIN): $(JOBS:%.c=$(BUILD)/%.o) $(LIB)
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDLIBS) -o $@
 
 # --- tests --------------------------------------------------------------------------------------------------
 
+# All suites but cuda stay without CUDA: Criterion starts a process for each test, and cuBLAS alone takes 0.1 s to load. Objects
+# named before the library hide its own.
+WITHOUT_CUDA := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/*/without_cuda/*.c))
+
 define suite
-$(BUILD)/tests/test_$(1): $$(patsubst %.c,$(BUILD)/%.o,$$(wildcard tests/$(1)/$(if $(filter mpi,$(1)),test_*,*).c)) $(SUPPORT) $(LIB)
-	$$(CC) $$(CFLAGS) $$^ $$(LDFLAGS) $$(LDLIBS) -lcriterion -o $$@
+$(BUILD)/tests/test_$(1): $$(patsubst %.c,$(BUILD)/%.o,$$(wildcard tests/$(1)/$(if $(filter mpi,$(1)),test_*,*).c)) $(SUPPORT) \
+  $(if $(filter cuda,$(1)),,$(WITHOUT_CUDA)) $(LIB)
+	$$(CC) $$(CFLAGS) $$^ $$(LDFLAGS) $(if $(filter cuda,$(1)),$$(LDLIBS),$$(HOST_LIBS)) -lcriterion -o $$@
 endef
 $(foreach s,$(SUITES),$(eval $(call suite,$(s))))
 
-$(MPI_CASE): $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/mpi/test_*.c),$(wildcard tests/mpi/*.c))) $(SUPPORT) $(LIB)
-	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDLIBS) -o $@
+$(MPI_CASE): $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/mpi/test_*.c),$(wildcard tests/mpi/*.c))) $(SUPPORT) $(WITHOUT_CUDA) $(LIB)
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(HOST_LIBS) -o $@
 
-build-tests: $(SUITE_BINS) $(MPI_CASE) $(BIN)
+# The CUDA suite on kernels that run on the host: the floors up to operations, with the emulator in place of CUDA.
+EMULATED     := $(BUILD)/emulated
+EMULATED_CU  := $(filter-out src/ops/cuda/cuda_gemm.cu src/device/cuda/device_facts.cu %_sm90.cu,$(CU_SRC))
+EMULATOR_OBJ := $(patsubst %.cc,$(EMULATED)/%.o,$(filter-out tests/emulator/test_%,$(wildcard tests/emulator/*.cc)))
+EMULATED_C   := $(patsubst %.c,$(BUILD)/%.o,$(foreach f,base device device/host tensor comm comm/self ops ops/cpu,$(wildcard src/$f/*.c)))
+EMULATED_OBJ := $(EMULATED_CU:%.cu=$(EMULATED)/%.o) $(EMULATOR_OBJ)
+
+$(EMULATED)/%.o: %.cu
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATOR_FLAGS) $(EMULATOR_CHECKS) -x c++ -c $< -o $@
+
+$(EMULATED)/tests/emulator/test_%.o: EMULATOR_FLAGS += $(EMULATOR_CHECKS)
+$(EMULATED)/%.o: %.cc
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATOR_FLAGS) -c $< -o $@
+
+$(BUILD)/tests/test_emulated: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/cuda/*.c)) $(BUILD)/tests/support/twin_support.o \
+  $(EMULATED_OBJ) $(EMULATED_C)
+	$(CXX) -fopenmp $^ $(LDFLAGS) $(HOST_LIBS) -lcriterion -lubsan -o $@
+
+$(BUILD)/tests/test_emulator: $(EMULATED)/tests/emulator/test_emulator.o $(EMULATOR_OBJ) $(EMULATED)/src/device/cuda/device_cuda.o \
+  $(filter-out $(BUILD)/src/ops/% $(BUILD)/src/comm/%,$(EMULATED_C))
+	$(CXX) -fopenmp $^ $(LDFLAGS) $(HOST_LIBS) -lcriterion -lubsan -o $@
+
+build-tests: $(SUITE_BINS) $(MPI_CASE) $(BIN) $(BUILD)/tests/test_emulated $(BUILD)/tests/test_emulator
 
 # Runs one suite's tests; the closing line of Criterion is the verdict.
 define run_suite
@@ -98,7 +141,7 @@ endef
 ## make test         install, build, run every test that needs no GPU
 test: setup
 	$(MAKE) build-tests
-	$(MAKE) test-unit test-ops test-golden test-mpi test-jobs test-cuda
+	$(MAKE) test-unit test-ops test-golden test-mpi test-jobs test-emulated test-cuda
 
 test-unit: $(BUILD)/tests/test_unit
 	$(call run_suite,unit)
@@ -116,8 +159,14 @@ test-mpi: $(BUILD)/tests/test_mpi $(MPI_CASE)
 test-jobs: $(BUILD)/tests/test_jobs $(BIN)
 	$(call run_suite,jobs,600)
 
-test-cuda:
-	@echo "skipped: no CUDA device (this tree has no CUDA kernels yet)"
+## make test-cuda    every operation of the GPU beside the CPU's; says how many tests it skips where there is no GPU
+test-cuda: $(BUILD)/tests/test_cuda
+	$(call run_suite,cuda)
+
+## make test-emulated  the same tests with the kernels run on the host, and the tests of what runs them
+test-emulated: $(BUILD)/tests/test_emulated $(BUILD)/tests/test_emulator
+	$(call run_suite,emulator)
+	$(call run_suite,emulated)
 
 # --- using it -----------------------------------------------------------------------------------------------
 
@@ -148,12 +197,17 @@ asan: setup
 fuzz: setup
 	@bash tests/fuzz/fuzz.sh $(or $(FUZZ_SECONDS),600)
 
+## make cuda-all     all kernels for all architectures; their registers, shared memory and spills in build/cuda-resources.txt
+cuda-all: $(CU_OBJ)
+	@bash tests/support/cuda_resources.sh $(BUILD)/cuda-resources.txt $(CU_OBJ:.o=.ptxas)
+
 ## make info         what this build would use
 info:
 	@echo "CC        $(CC) $$($(CC) -dumpfullversion)"
 	@echo "CFLAGS    $(CFLAGS)"
 	@echo "LDLIBS    $(LDLIBS)"
-	@echo "sources   $(words $(SRC)) in src, $(words $(JOBS)) in jobs"
+	@echo "CUDA      $(if $(filter 1,$(CUDA)),$(NVCC) $(CUDA_TARGETS),not built)"
+	@echo "sources   $(words $(SRC)) in src, $(words $(CU_OBJ)) kernels, $(words $(JOBS)) in jobs"
 
 ## make clean        remove build/
 clean:

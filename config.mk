@@ -8,8 +8,24 @@ CC      ?= gcc
 ifeq ($(origin CC),default)
 CC      := gcc
 endif
+ifeq ($(origin CXX),default)
+CXX     := g++
+endif
 MPICC   ?= mpicc
 BUILD   ?= build
+
+# GPUs: 1 builds kernels beside the CPU's operations, 0 leaves them out, auto looks for nvcc. compute.device chooses when the program
+# runs. Debug and sanitizer builds are CPU builds. Files *_sm90.cu hold what only an sm_90a can do.
+CUDA      ?= auto
+CUDA_PATH ?= $(or $(patsubst %/bin/nvcc,%,$(shell command -v nvcc 2>/dev/null)),/usr/local/cuda)
+NVCC      ?= $(CUDA_PATH)/bin/nvcc
+ifneq (,$(filter 1,$(DEBUG) $(SANITIZE)))
+override CUDA := 0
+else ifeq ($(CUDA),auto)
+override CUDA := $(if $(wildcard $(NVCC)),1,0)
+endif
+CUDA_TARGETS      ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
+CUDA_TARGETS_SM90 ?= -gencode arch=compute_90a,code=sm_90a
 
 # Matrix products, fp32 and bf16, are oneDNN's; README "Speed" says why.
 PACKAGES     := hdf5-openmpi libpng libjpeg yaml-0.1 libcjson zlib
@@ -29,11 +45,21 @@ else
 CFLAGS   += -O3
 endif
 
+NVCCFLAGS := -std=c++17 -O3 -lineinfo -Isrc -Xcompiler -Wall,-Wextra,-Wno-missing-field-initializers \
+  $(if $(WERROR),-Werror all-warnings)
+CUDA_LIBS := -L$(CUDA_PATH)/lib64 -Wl,-rpath,$(CUDA_PATH)/lib64 -lcublasLt -lcudart -lstdc++
+
+# Kernels on the host, for tests: tests/emulator/emulator.h. The checks catch vectors that are not aligned and indices beyond arrays.
+EMULATOR_FLAGS := -std=c++17 -g -O2 -fopenmp -ffp-contract=off -march=$(MARCH) -Itests/emulator -Isrc -MMD -MP -Wall -Wextra -Wno-unknown-pragmas \
+  -Wno-missing-field-initializers $(WERROR)
+EMULATOR_CHECKS := -fsanitize=alignment,bounds,shift,integer-divide-by-zero -fno-sanitize-recover=all
+
 MPI_CFLAGS  = $(shell pkg-config --cflags ompi-c 2>/dev/null)
 MPI_LIBS    = $(shell pkg-config --libs ompi-c 2>/dev/null)
 PKG_CFLAGS  = $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS    = $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
-LDLIBS      = $(PKG_LIBS) $(MPI_LIBS) -ldnnl -lpthread -lm
+HOST_LIBS   = $(PKG_LIBS) $(MPI_LIBS) -ldnnl -lpthread -lm
+LDLIBS      = $(HOST_LIBS) $(if $(filter 1,$(CUDA)),$(CUDA_LIBS))
 
 # Root may run mpirun in containers; two slots must hold four ranks in tests; threads of a rank must not share a core.
 export OMPI_ALLOW_RUN_AS_ROOT := 1

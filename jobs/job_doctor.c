@@ -3,6 +3,7 @@
  * It looks and reports; it changes nothing and measures nothing (that is `bench`).
  */
 #include "base/memory.h"
+#include "device/device_facts.h"
 #include "job.h"
 #include "run/libraries.h"
 #include "run/version.h"
@@ -17,7 +18,8 @@
 enum { FACTS_MAX = 64, FACT_BYTES = 256 };
 
 typedef struct {
-    const char *group, *name; /* static, or borrowed from the environment */
+    const char *group; /* static */
+    char name[64];
     char value[FACT_BYTES];
 } Fact;
 
@@ -32,7 +34,7 @@ __attribute__((format(printf, 4, 5))) static void add(Facts *facts, const char *
     if (facts->count == FACTS_MAX) return;
     Fact *fact = &facts->facts[facts->count++];
     fact->group = group;
-    fact->name = name;
+    snprintf(fact->name, sizeof fact->name, "%s", name);
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(fact->value, sizeof fact->value, format, arguments);
@@ -43,8 +45,14 @@ static void add_build(Facts *facts)
 {
     add(facts, "build", "version", "%s (%s)", version_number(), version_git());
     add(facts, "build", "compiler", "%s", version_build());
-    add(facts, "build", "cuda", "not built");
-    add(facts, "build", "nccl", "not built");
+}
+
+static void add_devices(Facts *facts)
+{
+    DeviceFact known[DEVICE_FACTS_MAX];
+    int count = device_facts(known);
+    for (int i = 0; i < count; i++)
+        add(facts, "cuda", known[i].name, "%s", known[i].value);
 }
 
 static void add_libraries(Facts *facts)
@@ -172,6 +180,7 @@ Status job_doctor(JobContext *context, Error *error)
     add_libraries(facts);
     add_ranks(facts, context->run);
     add_machine(facts);
+    add_devices(facts);
     add_slurm(facts);
     print_table(facts);
     if (context->json) print_json(facts);

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.." || exit 2
 failed=0
 report() { printf 'lint: %s\n' "$@" >&2; failed=1; }
 
-mapfile -t files < <(git ls-files -co --exclude-standard 'src/*.[ch]' 'jobs/*.[ch]' 'tests/*.[ch]' 'src/*.cu' 'src/*.cuh' 'src/*.cc' |
+mapfile -t files < <(git ls-files -co --exclude-standard 'src/*.[ch]' 'jobs/*.[ch]' 'tests/*.[ch]' '*.cu' '*.cuh' '*.cc' |
   while IFS= read -r file; do [[ -f $file ]] && printf '%s\n' "$file"; done | sort -u)
 only() { printf '%s\n' "${files[@]}" | grep -E "$1"; }
 
@@ -24,16 +24,16 @@ done < <(grep -nE '^#include "' $(printf '%s\n' "${files[@]}" | grep -E '^(src|j
 
 # --- foreign headers: in .c files of their own folders only (comm_mpi.h hands out the MPI communicator, libraries.c asks all for versions)
 while IFS=: read -r file _ line; do
-  [[ $file == src/comm/mpi/comm_mpi.h ]] || report "$file: a header includes a library's header: $line"
-done < <(grep -nE '#include [<"](mpi|nccl|hdf5|cuda|cuda_runtime|cublas[A-Za-z_0-9]*|faiss|jpeglib|turbojpeg|png|yaml|cJSON|cjson|dnnl|cblas|omp)[./]' $(only '^(src|jobs)/.*\.(h|cuh)$'))
+  [[ $file == src/comm/mpi/comm_mpi.h || ($file =~ ^src/((device|ops)/cuda|comm/nccl)/ && $line =~ cuda|cublas|nccl) ]] || report "$file: a header includes a library's header: $line"
+done < <(grep -nE '#include [<"](mpi|nccl|hdf5|cuda[A-Za-z_0-9]*|cublas[A-Za-z_0-9]*|faiss|jpeglib|turbojpeg|png|yaml|cJSON|cjson|dnnl|cblas|omp)[./]' $(only '^(src|jobs)/.*\.(h|cuh)$'))
 declare -A home=([mpi]='src/comm/mpi/|src/run/' [nccl]='src/comm/nccl/' [hdf5]='src/h5/' [cuda]='src/(device|ops)/cuda/|src/comm/nccl/'
   [faiss]='src/index/' [jpeglib]='src/data/' [turbojpeg]='src/data/' [png]='src/(data|report)/' [yaml]='src/(config|h5|curation|ablation|plan)/'
   [dnnl]='src/ops/cpu/|src/bench/' [cblas]='src/ops/cpu/|src/bench/')
 while IFS=: read -r file _ line; do
   name=${line#*[<\"]} name=${name%%[./]*}
-  [[ $name == cuda_runtime || $name == cublas* ]] && name=cuda
+  [[ $name == cuda* || $name == cublas* ]] && name=cuda
   [[ $file =~ ^(${home[$name]}) || $file == src/run/libraries.c ]] || report "$file: <$name> belongs to ${home[$name]}"
-done < <(grep -nE '#include [<"](mpi|nccl|hdf5|cuda|cuda_runtime|cublas[A-Za-z_0-9]*|faiss|jpeglib|turbojpeg|png|yaml|dnnl|cblas)[./]' $(only '^(src|jobs)/'))
+done < <(grep -nE '#include [<"](mpi|nccl|hdf5|cuda[A-Za-z_0-9]*|cublas[A-Za-z_0-9]*|faiss|jpeglib|turbojpeg|png|yaml|dnnl|cblas)[./]' $(only '^(src|jobs)/'))
 
 # --- the choice of a backend is made at run time, not by the preprocessor
 while IFS= read -r hit; do
@@ -43,8 +43,8 @@ done < <(grep -nE '^ *# *(if|elif|ifdef|ifndef)\b.*\bCUDA' $(only '^(src|jobs)/'
 # --- no state of a file: what the process has one of (signals, libhdf5's lock, a statistic) is named here
 while IFS= read -r hit; do
   report "a variable of the whole program: $hit"
-done < <(grep -nE '^(static )?[A-Za-z_][A-Za-z_0-9 *]*( =|;|\[)|^ +static [^(]*( =|;|\[)' $(only '^(src|jobs)/.*\.c$') |
-  grep -vE '\b(const|typedef|return|goto|extern|enum)\b|^[^:]*:[0-9]*:(struct|union) [A-Za-z]+;|\(' |
+done < <(grep -nE '^(static )?[A-Za-z_][A-Za-z_0-9 *]*( =|;|\[)|^ +static [^(]*( =|;|\[)' $(only '^(src|jobs)/.*\.(c|cu)$') |
+  grep -vE '\b(const|typedef|return|goto|extern|enum|template)\b|^[^:]*:[0-9]*:(struct|union) [A-Za-z]+;|\(' |
   grep -vE '^src/(base/memory|h5/h5_guard|run/signals)\.c:')
 
 # --- banned calls: unbounded, not thread-safe, or somebody else's job
@@ -56,7 +56,21 @@ while IFS= read -r hit; do
 done < <(grep -nE '[^_a-z.>](malloc|calloc|realloc|strdup)\(' $(printf '%s\n' "${files[@]}" | grep -E '^(src|jobs)/' | grep -v '^src/base/memory.c$'))
 while IFS= read -r hit; do
   report "a library function must not end the program: $hit"
-done < <(grep -nE '\b(exit|_exit|abort)\(' $(printf '%s\n' "${files[@]}" | grep '^src/.*\.c$' | grep -vE '^src/(base/(check|memory)|comm/|run/(run|signals)|h5/h5_check)'))
+done < <(grep -nE '\b(exit|_exit|abort)\(' $(only '^src/.*\.(c|cu)$' | grep -vE '^src/(base/(check|memory)|comm/|run/(run|signals)|h5/h5_check|device/cuda/device_cuda\.)'))
+
+# --- kernels: what the emulator can run (tests/emulator), nothing that a GPU does unseen
+while IFS= read -r hit; do
+  report "kernels start by KERNEL_LAUNCH: $hit"
+done < <(grep -nE '<<<|extern +__shared__' $(only '^src/.*\.(cu|cuh)$' | grep -v '/kernel_launch\.cuh$'))
+while IFS= read -r hit; do
+  report "machine code outside of tests/emulator's headers: $hit"
+done < <(grep -nE '\basm\b' $(only '^src/.*\.(cu|cuh)$' | while IFS= read -r file; do [[ -f tests/emulator/${file#src/} ]] || printf '%s\n' "$file"; done) /dev/null)
+while IFS= read -r hit; do
+  report "a CUDA call without CUDA_CHECK: $hit"
+done < <(grep -nE '^ *(cuda|cublas)[A-Z][A-Za-z]*\(.*;$' $(only '^src/.*\.(cu|cuh)$') | grep -vE 'cuda[A-Za-z]*(String|Name)\(|cublas[A-Za-z]*String\(')
+while IFS= read -r hit; do
+  report "device memory outside of device/cuda: $hit"
+done < <(grep -nE '\bcudaMalloc[A-Za-z]*\(|\bnew [A-Za-z]|\bcuda(Device|Stream|Event)Synchronize\(' $(only '^src/.*\.(cu|cuh)$' | grep -vE '^src/(device/cuda|comm/nccl)/'))
 
 # --- sizes: 600 lines a file; 80 a function unless marked `/* long: reason */` on the line before it
 awk '/\/\* long file: / { marked[FILENAME] = 1 } { lines[FILENAME] = FNR }
@@ -72,7 +86,7 @@ awk 'FNR == 1 { start = 0; marked = 0 }
 # --- one name, one file
 while IFS= read -r name; do
   report "two files are called $name"
-done < <(git ls-files -co --exclude-standard 'src/*.[ch]' | grep -vE '/(cpu|cuda)/' | xargs -n1 basename | sort | uniq -d)
+done < <(only '^src/' | xargs -n1 basename | sort | uniq -d)
 
 # --- marks of unfinished work
 while IFS= read -r hit; do

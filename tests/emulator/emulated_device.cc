@@ -1,0 +1,90 @@
+/* emulated_device.cc - what the runtime says about the device, and about errors. */
+#include "cuda_runtime.h"
+
+static const int MULTIPROCESSORS = 4;
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    *count = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device)
+{
+    return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+}
+
+cudaError_t cudaGetDevice(int *device)
+{
+    *device = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
+{
+    if (device != 0) return cudaErrorInvalidDevice;
+    *properties = {};
+    strcpy(properties->name, "emulated sm_80");
+    properties->totalGlobalMem = EMULATOR_DEVICE_BYTES;
+    properties->sharedMemPerBlock = EMULATOR_SHARED_PLAIN;
+    properties->sharedMemPerBlockOptin = properties->sharedMemPerMultiprocessor = EMULATOR_SHARED_LIMIT;
+    properties->major = 8;
+    properties->multiProcessorCount = MULTIPROCESSORS;
+    properties->l2CacheSize = 4 << 20;
+    properties->maxThreadsPerBlock = 1024;
+    properties->regsPerBlock = 65536;
+    properties->maxThreadsPerMultiProcessor = 2048;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device)
+{
+    if (device != 0) return cudaErrorInvalidDevice;
+    switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+        *value = MULTIPROCESSORS;
+        return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor:
+        *value = 8;
+        return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+        *value = 0;
+        return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        *value = EMULATOR_SHARED_LIMIT;
+        return cudaSuccess;
+    }
+    return cudaErrorInvalidValue;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetLastError()
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaPeekAtLastError()
+{
+    return cudaSuccess;
+}
+
+const char *cudaGetErrorName(cudaError_t error)
+{
+    return error == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : "an error of the emulator";
+}
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+    return error == cudaErrorMemoryAllocation ? "out of memory" : "a call that the emulator refuses";
+}
