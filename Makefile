@@ -170,9 +170,10 @@ test-emulated: $(BUILD)/tests/test_emulated $(BUILD)/tests/test_emulator
 
 # --- using it -----------------------------------------------------------------------------------------------
 
+# Without a GPU the kernels, which take a minute to compile, are left for later.
 ## make demo         pretrain on a drawn data set (or DATA=DIR, your own pictures), 2 ranks, a few minutes
 demo: setup
-	$(MAKE) $(BIN)
+	$(MAKE) $(BIN) $(if $(wildcard /dev/nvidia0),,CUDA=0)
 	@bash tests/support/demo.sh $(if $(DATA),"$(DATA)")
 
 ## make bench        measure this machine's limits and our share of them
