@@ -1,5 +1,5 @@
-/* device_cuda.h - inside of a CUDA device: its stream, its properties, its errors. For src/device/cuda, src/ops/cuda
- * and src/comm/nccl only.
+/* device_cuda.h - inside of a CUDA device: its stream, its properties, its errors. For src/device/cuda,
+ * src/ops/cuda and src/comm/nccl only.
  */
 #ifndef DINOBATCH_DEVICE_CUDA_DEVICE_CUDA_H
 #define DINOBATCH_DEVICE_CUDA_DEVICE_CUDA_H
@@ -25,7 +25,8 @@ int device_cuda_architecture(const Device *device);
 /* Most bytes of shared memory that a block may ask for. */
 size_t device_cuda_shared_bytes(const Device *device);
 
-/* Ends the process (the job, through the launcher) with one line: rank's host, what was tried, CUDA's reason. */
+/* Ends the process (the job, through the launcher) with one line: rank's host, what was tried, CUDA's reason.
+ */
 void device_cuda_fail(cudaError_t error, const char *what, const char *file, int line);
 
 #ifdef __cplusplus
@@ -33,9 +34,9 @@ void device_cuda_fail(cudaError_t error, const char *what, const char *file, int
 #endif
 
 /* Every call of the runtime goes through this. */
-#define CUDA_CHECK(call)                                                                         \
-    do {                                                                                         \
-        cudaError_t cuda_check_ = (call);                                                        \
+#define CUDA_CHECK(call)                                                                          \
+    do {                                                                                          \
+        cudaError_t cuda_check_ = (call);                                                         \
         if (cuda_check_ != cudaSuccess) device_cuda_fail(cuda_check_, #call, __FILE__, __LINE__); \
     } while (0)
 

@@ -1,4 +1,5 @@
-/* kernel_math.cuh - what kernels of all families share: element types, 16-byte vectors, sums over a warp or a block.
+/* kernel_math.cuh - what kernels of all families share: element types, 16-byte vectors, sums over a warp or a
+ * block.
  */
 #ifndef DINOBATCH_OPS_CUDA_KERNEL_MATH_CUH
 #define DINOBATCH_OPS_CUDA_KERNEL_MATH_CUH
@@ -69,8 +70,8 @@ __device__ __forceinline__ float warp_max(float x)
     return x;
 }
 
-/* The sum over all threads of the block, to every thread; blockDim.x a multiple of 32, at most 1024. `shared` has
- * room for 32 elements and may be used again after the call. A fixed order. */
+/* The sum over all threads of the block, to every thread; blockDim.x a multiple of 32, at most 1024. `shared`
+ * has room for 32 elements and may be used again after the call. A fixed order. */
 template <typename T> __device__ __forceinline__ T block_sum(T x, T *shared)
 {
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, warps = blockDim.x / WARP;
@@ -89,23 +90,24 @@ static inline int64_t ceil_div(int64_t a, int64_t b)
 }
 
 /* Runs `statement` with T = float, bf16 or fp16 for an activation's element type. */
-#define DISPATCH_ACT(dtype, T, statement)              \
-    do {                                               \
-        switch (dtype) {                               \
-        case DTYPE_F32: {                              \
-            typedef float T;                           \
-            statement;                                 \
-        } break;                                       \
-        case DTYPE_BF16: {                             \
-            typedef bf16 T;                            \
-            statement;                                 \
-        } break;                                       \
-        case DTYPE_F16: {                              \
-            typedef fp16 T;                            \
-            statement;                                 \
-        } break;                                       \
-        default: CHECK(!"an activation's element type"); \
-        }                                              \
+#define DISPATCH_ACT(dtype, T, statement)           \
+    do {                                            \
+        switch (dtype) {                            \
+        case DTYPE_F32: {                           \
+            typedef float T;                        \
+            statement;                              \
+        } break;                                    \
+        case DTYPE_BF16: {                          \
+            typedef bf16 T;                         \
+            statement;                              \
+        } break;                                    \
+        case DTYPE_F16: {                           \
+            typedef fp16 T;                         \
+            statement;                              \
+        } break;                                    \
+        default:                                    \
+            CHECK(!"an activation's element type"); \
+        }                                           \
     } while (0)
 
 #endif

@@ -23,8 +23,8 @@ typedef struct CudaGemm CudaGemm; /* cuda_gemm.h */
 
 /* What an `Ops *` of this backend points at. */
 typedef struct {
-    Ops ops; /* first: an Ops is handed out as its address */
-    Arena scratch; /* device memory; 256-byte aligned pieces are had by asking for multiples */
+    Ops ops;        /* first: an Ops is handed out as its address */
+    Arena scratch;  /* device memory; 256-byte aligned pieces are had by asking for multiples */
     CudaGemm *gemm; /* owned */
     OpsLimits limits;
     cudaStream_t stream;
@@ -37,9 +37,9 @@ static inline const OpsCuda *ops_cuda(const Ops *ops)
     return (const OpsCuda *)(const void *)ops;
 }
 
-/* Bytes of ops->scratch that the operations of a family use at most (pieces rounded up by ops_cuda_piece). The
- * arena is made as large as the largest: an operation gives back all that it takes. `multiprocessors` of the
- * device decides how many partial sums there are. */
+/* Bytes of ops->scratch that the operations of a family use at most (pieces rounded up by ops_cuda_piece).
+ * The arena is made as large as the largest: an operation gives back all that it takes. `multiprocessors` of
+ * the device decides how many partial sums there are. */
 size_t cuda_linear_scratch(const OpsLimits *limits, int multiprocessors);
 size_t cuda_layer_norm_scratch(const OpsLimits *limits, int multiprocessors);
 size_t cuda_attention_scratch(const OpsLimits *limits, int multiprocessors);

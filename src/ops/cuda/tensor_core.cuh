@@ -1,7 +1,9 @@
-/* tensor_core.cuh - the warp-wide matrix instructions and asynchronous copies that kernels use (sm_80 and later).
+/* tensor_core.cuh - the warp-wide matrix instructions and asynchronous copies that kernels use (sm_80 and
+ * later).
  *
- * Source: the PTX ISA's chapters on mma.sync, ldmatrix and cp.async. Lane l of a warp holds, of a 16 x 8 result,
- * rows l / 4 and l / 4 + 8, columns 2 (l % 4) and the next one, in the order c[0], c[1] (first row), c[2], c[3].
+ * Source: the PTX ISA's chapters on mma.sync, ldmatrix and cp.async. Lane l of a warp holds, of a 16 x 8
+ * result, rows l / 4 and l / 4 + 8, columns 2 (l % 4) and the next one, in the order c[0], c[1] (first row),
+ * c[2], c[3].
  *
  * The tests compile the same kernels for the host with another file of this name (tests/emulator).
  */
@@ -12,9 +14,10 @@
 #include <cuda_fp16.h>
 #include <stdint.h>
 
-/* c[16, 8] += a[16, 16] . b[16, 8], fp32 sums; a row-major fragments, b "col" fragments; the element type is that
- * of the unused last argument. */
-__device__ __forceinline__ void mma_m16n8k16(float c[4], const uint32_t a[4], const uint32_t b[2], __nv_bfloat16)
+/* c[16, 8] += a[16, 16] . b[16, 8], fp32 sums; a row-major fragments, b "col" fragments; the element type is
+ * that of the unused last argument. */
+__device__ __forceinline__ void mma_m16n8k16(float c[4], const uint32_t a[4], const uint32_t b[2],
+                                             __nv_bfloat16)
 {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
                  "{%0,%1,%2,%3};\n"
@@ -30,7 +33,8 @@ __device__ __forceinline__ void mma_m16n8k16(float c[4], const uint32_t a[4], co
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-/* Four 8 x 8 matrices of 16-bit elements from shared memory: lane l gives the address of row l % 8 of matrix l / 8. */
+/* Four 8 x 8 matrices of 16-bit elements from shared memory: lane l gives the address of row l % 8 of matrix
+ * l / 8. */
 __device__ __forceinline__ void ldmatrix_x4(uint32_t r[4], const void *row)
 {
     uint32_t address = (uint32_t)__cvta_generic_to_shared(row);
@@ -53,7 +57,8 @@ __device__ __forceinline__ void cp_async_16(void *to_shared, const void *from, b
 {
     uint32_t address = (uint32_t)__cvta_generic_to_shared(to_shared);
     int bytes = valid ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(address), "l"(from), "r"(bytes)
+                 : "memory");
 }
 
 __device__ __forceinline__ void cp_async_commit()
@@ -61,7 +66,8 @@ __device__ __forceinline__ void cp_async_commit()
     asm volatile("cp.async.commit_group;\n" ::: "memory");
 }
 
-/* Until at most PENDING of this thread's groups are under way; __syncthreads() makes the rest visible to all. */
+/* Until at most PENDING of this thread's groups are under way; __syncthreads() makes the rest visible to all.
+ */
 template <int PENDING> __device__ __forceinline__ void cp_async_wait()
 {
     asm volatile("cp.async.wait_group %0;\n" ::"n"(PENDING) : "memory");
