@@ -144,7 +144,7 @@ Test(prototype_cross_entropy, agrees_when_a_block_holds_few_rows)
                         .bottleneck = 2,
                         .group_rows = 4,
                         .head_dim = 4};
-    ops_destroy(f.ops);
+    ops_support_close(f.ops);
     f.ops = ops_support_open(&limits, 2);
     PrototypeCrossEntropy a = random_case(&f, 18, 20, 2, 300000, 2);
     run_and_compare(&f, &a);
