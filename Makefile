@@ -9,7 +9,8 @@ endif
 SHELL := bash
 
 CU_SRC    := $(shell find src -name '*.cu' | sort)
-SRC       := $(shell find src -name '*.c' $(if $(filter 1,$(CUDA)),-not -path '*/without_cuda/*') | sort)
+SRC       := $(shell find src -name '*.c' $(if $(filter 1,$(CUDA)),-not -path '*/without_cuda/*') \
+  -not -path $(if $(filter 1,$(NCCL)),'*/without_nccl/*','*/nccl/*') | sort)
 JOBS      := $(wildcard jobs/*.c)
 CU_OBJ    := $(if $(filter 1,$(CUDA)),$(CU_SRC:%.cu=$(BUILD)/%.cu.o))
 OBJ       := $(SRC:%.c=$(BUILD)/%.o) $(CU_OBJ) $(BUILD)/made/h5_schema_text.o
@@ -28,6 +29,7 @@ GOLDEN_DIR ?= tests/golden/data
 export DATA_DIR GOLDEN_DIR
 export DINOBATCH := $(abspath $(BIN))
 export MPI_CASE_BIN := $(abspath $(MPI_CASE))
+export MPI_CASE_EMULATED_BIN := $(abspath $(MPI_CASE)_emulated)
 
 .PHONY: all help setup test test-unit test-ops test-golden test-mpi test-jobs test-cuda test-emulated build-tests demo bench \
         lint format asan fuzz cuda-all info clean
@@ -47,6 +49,7 @@ setup:
 $(BUILD)/src/data/image/%.o: CFLAGS += -fno-trapping-math
 $(BUILD)/src/ops/%.o: CFLAGS += -ffp-contract=fast -fno-trapping-math -fno-signed-zeros
 $(BUILD)/src/comm/mpi/%.o $(BUILD)/tests/mpi/%.o: CPPFLAGS += $(MPI_CFLAGS)
+$(BUILD)/src/comm/nccl/%.o: CPPFLAGS += -isystem $(CUDA_PATH)/include
 $(BUILD)/src/h5/%.o $(BUILD)/src/data/%.o $(BUILD)/src/config/%.o $(BUILD)/src/report/%.o $(BUILD)/tests/%.o \
   $(BUILD)/src/run/%.o $(BUILD)/src/bench/%.o $(BUILD)/src/eval/%.o $(BUILD)/jobs/%.o: CPPFLAGS += $(PKG_CFLAGS)
 
@@ -81,7 +84,7 @@ $(BUILD)/%.cu.o: %.cu
 # With and without CUDA the library has other members.
 $(BUILD)/made/cuda_state: FORCE
 	@mkdir -p $(@D)
-	@echo 'CUDA=$(CUDA)' | cmp -s - $@ || echo 'CUDA=$(CUDA)' > $@
+	@echo 'CUDA=$(CUDA) NCCL=$(NCCL)' | cmp -s - $@ || echo 'CUDA=$(CUDA) NCCL=$(NCCL)' > $@
 
 $(LIB): $(OBJ) $(BUILD)/made/cuda_state
 	@rm -f $@
@@ -94,7 +97,7 @@ $(BIN): $(JOBS:%.c=$(BUILD)/%.o) $(LIB)
 
 # All suites but cuda stay without CUDA: Criterion starts a process for each test, and cuBLAS alone takes 0.1 s to load. Objects
 # named before the library hide its own.
-WITHOUT_CUDA := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/*/without_cuda/*.c))
+WITHOUT_CUDA := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/*/without_*/*.c))
 
 define suite
 $(BUILD)/tests/test_$(1): $$(patsubst %.c,$(BUILD)/%.o,$$(wildcard tests/$(1)/$(if $(filter mpi,$(1)),test_*,*).c)) $(SUPPORT) \
@@ -103,14 +106,19 @@ $(BUILD)/tests/test_$(1): $$(patsubst %.c,$(BUILD)/%.o,$$(wildcard tests/$(1)/$(
 endef
 $(foreach s,$(SUITES),$(eval $(call suite,$(s))))
 
-$(MPI_CASE): $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/mpi/test_*.c),$(wildcard tests/mpi/*.c))) $(SUPPORT) $(WITHOUT_CUDA) $(LIB)
+MPI_CASE_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/mpi/test_*.c),$(wildcard tests/mpi/*.c))) $(SUPPORT)
+$(MPI_CASE): $(MPI_CASE_OBJ) $(WITHOUT_CUDA) $(LIB)
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(HOST_LIBS) -o $@
+
+# The same cases with this build's GPUs.
+$(MPI_CASE)_cuda: $(MPI_CASE_OBJ) $(LIB)
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDLIBS) -o $@
 
 # The CUDA suite on kernels that run on the host: the floors up to operations, with the emulator in place of CUDA.
 EMULATED     := $(BUILD)/emulated
 EMULATED_CU  := $(filter-out src/ops/cuda/cuda_gemm.cu src/device/cuda/device_facts.cu %_sm90.cu,$(CU_SRC))
-EMULATOR_OBJ := $(patsubst %.cc,$(EMULATED)/%.o,$(filter-out tests/emulator/test_%,$(wildcard tests/emulator/*.cc)))
-EMULATED_C   := $(patsubst %.c,$(BUILD)/%.o,$(foreach f,base device device/host tensor comm comm/self ops ops/cpu,$(wildcard src/$f/*.c)))
+EMULATOR_OBJ := $(patsubst %.cc,$(EMULATED)/%.o,$(filter-out tests/emulator/test_% %_nccl.cc,$(wildcard tests/emulator/*.cc)))
+EMULATED_C   := $(patsubst %.c,$(BUILD)/%.o,$(foreach f,base device device/host tensor comm comm/self comm/without_nccl ops ops/cpu,$(wildcard src/$f/*.c)))
 EMULATED_OBJ := $(EMULATED_CU:%.cu=$(EMULATED)/%.o) $(EMULATOR_OBJ)
 
 $(EMULATED)/%.o: %.cu
@@ -122,15 +130,45 @@ $(EMULATED)/%.o: %.cc
 	@mkdir -p $(@D)
 	$(CXX) $(EMULATOR_FLAGS) -c $< -o $@
 
-$(BUILD)/tests/test_emulated: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/cuda/*.c)) $(BUILD)/tests/support/twin_support.o \
-  $(EMULATED_OBJ) $(EMULATED_C)
-	$(CXX) -fopenmp $^ $(LDFLAGS) $(HOST_LIBS) -lcriterion -lubsan -o $@
+# Several processes with an emulated GPU each, or one between them, and NCCL's stand-in over MPI.
+EMULATED_NCCL := $(EMULATED)/src/comm/nccl/comm_nccl.o $(EMULATED)/tests/emulator/emulated_nccl.o
+$(EMULATED)/tests/emulator/emulated_nccl.o: EMULATOR_FLAGS += -DOMPI_SKIP_MPICXX $(MPI_CFLAGS)
+$(EMULATED)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) -Itests/emulator $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+
+$(MPI_CASE)_emulated: $(MPI_CASE_OBJ) $(EMULATED_OBJ) $(EMULATED_NCCL) $(LIB)
+	$(CXX) -fopenmp $^ $(LDFLAGS) $(HOST_LIBS) -lubsan -o $@
+
+# All of the program, where objects named before the library hide its own; EMULATED_ALONE is for one process.
+EMULATED_STUBS := $(BUILD)/src/device/without_cuda/device_facts_stub.o
+EMULATED_ALONE := $(EMULATED_OBJ) $(EMULATED_STUBS) $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/comm/without_nccl/*.c)) $(LIB)
+LINK_EMULATED   = $(CXX) -fopenmp $^ $(LDFLAGS) $(HOST_LIBS) -lcriterion -lubsan -o $@
+
+$(BUILD)/tests/test_emulated: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/cuda/*.c)) $(SUPPORT) $(EMULATED_ALONE)
+	$(LINK_EMULATED)
+
+$(BUILD)/tests/test_golden_emulated: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/golden/*.c)) $(SUPPORT) $(EMULATED_ALONE)
+	$(LINK_EMULATED)
+
+$(BIN)_emulated: $(JOBS:%.c=$(BUILD)/%.o) $(EMULATED_OBJ) $(EMULATED_STUBS) $(EMULATED_NCCL) $(LIB)
+	$(CXX) -fopenmp $^ $(LDFLAGS) $(HOST_LIBS) -lubsan -o $@
+
+# Golden files of the kinds that compute on a GPU.
+GOLDEN_CUDA := $(BUILD)/tests/golden_cuda
+$(GOLDEN_CUDA): FORCE
+	@rm -rf $@ && mkdir -p $@
+	@ln -s $(abspath $(foreach kind,train vit,$(wildcard $(GOLDEN_DIR)/$(kind)_*.h5))) $@/
+
+$(BUILD)/tests/test_golden_cuda: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/golden/*.c)) $(SUPPORT) $(LIB)
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDLIBS) -lcriterion -o $@
 
 $(BUILD)/tests/test_emulator: $(EMULATED)/tests/emulator/test_emulator.o $(EMULATOR_OBJ) $(EMULATED)/src/device/cuda/device_cuda.o \
   $(filter-out $(BUILD)/src/ops/% $(BUILD)/src/comm/%,$(EMULATED_C))
 	$(CXX) -fopenmp $^ $(LDFLAGS) $(HOST_LIBS) -lcriterion -lubsan -o $@
 
-build-tests: $(SUITE_BINS) $(MPI_CASE) $(BIN) $(BUILD)/tests/test_emulated $(BUILD)/tests/test_emulator
+build-tests: $(SUITE_BINS) $(MPI_CASE) $(MPI_CASE)_emulated $(BIN) $(BIN)_emulated $(BUILD)/tests/test_emulated $(BUILD)/tests/test_emulator \
+  $(BUILD)/tests/test_golden_emulated
 
 # Runs one suite's tests; the closing line of Criterion is the verdict.
 define run_suite
@@ -153,20 +191,24 @@ test-ops: $(BUILD)/tests/test_ops
 test-golden: $(BUILD)/tests/test_golden
 	$(call run_suite,golden)
 
-test-mpi: $(BUILD)/tests/test_mpi $(MPI_CASE)
+test-mpi: $(BUILD)/tests/test_mpi $(MPI_CASE) $(MPI_CASE)_emulated
 	$(call run_suite,mpi,600)
 
 test-jobs: $(BUILD)/tests/test_jobs $(BIN)
 	$(call run_suite,jobs,600)
 
 ## make test-cuda    every operation of the GPU beside the CPU's; says how many tests it skips where there is no GPU
-test-cuda: $(BUILD)/tests/test_cuda
+test-cuda: $(BUILD)/tests/test_cuda $(if $(filter 1,$(CUDA)),$(BUILD)/tests/test_mpi $(MPI_CASE)_cuda $(BUILD)/tests/test_golden_cuda $(GOLDEN_CUDA) $(BIN))
 	$(call run_suite,cuda)
+	$(if $(filter 1,$(CUDA)),@MPI_CASE_CUDA_BIN=$(abspath $(MPI_CASE)_cuda) $(BUILD)/tests/test_mpi --filter 'comm_gpu/*')
+	$(if $(filter 1,$(CUDA)),@TEST_DEVICE=cuda GOLDEN_DIR=$(GOLDEN_CUDA) $(BUILD)/tests/test_golden_cuda)
 
 ## make test-emulated  the same tests with the kernels run on the host, and the tests of what runs them
-test-emulated: $(BUILD)/tests/test_emulated $(BUILD)/tests/test_emulator
+test-emulated: $(BUILD)/tests/test_emulated $(BUILD)/tests/test_emulator $(BUILD)/tests/test_golden_emulated $(GOLDEN_CUDA) $(BIN)_emulated
 	$(call run_suite,emulator)
-	$(call run_suite,emulated)
+	@echo "--- emulated"
+	@DINOBATCH=$(abspath $(BIN)_emulated) $(BUILD)/tests/test_emulated --timeout 240
+	@TEST_DEVICE=cuda GOLDEN_DIR=$(GOLDEN_CUDA) $(BUILD)/tests/test_golden_emulated
 
 # --- using it -----------------------------------------------------------------------------------------------
 
@@ -208,6 +250,7 @@ info:
 	@echo "CFLAGS    $(CFLAGS)"
 	@echo "LDLIBS    $(LDLIBS)"
 	@echo "CUDA      $(if $(filter 1,$(CUDA)),$(NVCC) $(CUDA_TARGETS),not built)"
+	@echo "NCCL      $(if $(filter 1,$(NCCL)),looked for at run time,not built)"
 	@echo "sources   $(words $(SRC)) in src, $(words $(CU_OBJ)) kernels, $(words $(JOBS)) in jobs"
 
 ## make clean        remove build/

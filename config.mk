@@ -24,6 +24,13 @@ override CUDA := 0
 else ifeq ($(CUDA),auto)
 override CUDA := $(if $(wildcard $(NVCC)),1,0)
 endif
+# Collectives between GPUs: 1, 0, or auto, which looks for nccl.h. The program finds libnccl.so.2 when it runs.
+NCCL      ?= auto
+ifneq ($(CUDA),1)
+override NCCL := 0
+else ifeq ($(NCCL),auto)
+override NCCL := $(if $(wildcard $(CUDA_PATH)/include/nccl.h),1,0)
+endif
 CUDA_TARGETS      ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
 CUDA_TARGETS_SM90 ?= -gencode arch=compute_90a,code=sm_90a
 

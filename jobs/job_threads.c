@@ -30,6 +30,12 @@ Status job_open_device(JobContext *context, Error *error)
 {
     int before;
     neighbours(context, &before);
-    DeviceKind kind = (DeviceKind)context->config->compute.device;
-    return comm_agree(context->comm, device_open(&context->device, kind, before, error), error);
+    const Config *config = context->config;
+    Status status = device_open(&context->device, (DeviceKind)config->compute.device, before, error);
+    TRY(comm_agree(context->comm, status, error));
+    comm_attach_device(context->comm, context->device, config->compute.deterministic);
+    if (device_kind(context->device) == DEVICE_CUDA)
+        log_info(context->log, "computing on %s; collectives: %s", device_name(context->device),
+                 comm_device_transport(context->comm));
+    return STATUS_OK;
 }

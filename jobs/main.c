@@ -99,6 +99,7 @@ static int run_job(const Job *job, const Options *options, int argc, char **argv
                               .config = &config,
                               .json = options->json};
         status = job->run(&context, &error);
+        comm_detach_device(run.comm);
         device_close(context.device);
         config_fini(&config);
     }

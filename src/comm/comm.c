@@ -5,7 +5,10 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "comm/comm_backend.h"
+#include "comm/comm_device.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -41,23 +44,59 @@ void comm_reserve(Comm *comm, size_t bytes)
     comm->backend->reserve(comm, bytes);
 }
 
-/* --- time-out --- */
+/* --- time-out and failure --- */
+
+void comm_backend_fail(Comm *comm, const char *format, ...)
+{
+    while (atomic_exchange(&comm->ending, true))
+        pause(); /* another thread is at it */
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    Log log = log_create(comm->rank);
+    log_error(&log, "%s", text);
+    /* The main thread may sit inside of the transport, which then may not be able to end the job in order. */
+    alarm(ABORT_GRACE_SECONDS);
+    if (comm->link) comm->link->backend->abort(comm->link);
+    comm_abort(comm, STATUS_FAILED);
+}
 
 static void expired(void *context, const char *operation, double seconds)
 {
     Comm *comm = context;
-    Log log = log_create(comm->rank);
-    log_error(&log, "rank %d has waited %.1f s in %s, which is over the time-out; the job ends here",
-              comm->rank, seconds, operation);
-    /* The main thread sits inside the transport, which may therefore not be able to end the job in order. */
-    alarm(ABORT_GRACE_SECONDS);
-    comm_abort(comm, STATUS_FAILED);
+    comm_backend_fail(comm, "rank %d has waited %.1f s in %s, which is over the time-out; the job ends here",
+                      comm->rank, seconds, operation);
+}
+
+static void look_at_link(void *context)
+{
+    Comm *comm = context;
+    comm->link->backend->look(comm->link, comm->timeout);
+}
+
+/* The thread sees neither the time-out nor the link change. */
+static void restart_watchdog(Comm *comm, double timeout, CommLink *link)
+{
+    comm_watchdog_destroy(comm->watchdog);
+    comm->watchdog = NULL;
+    comm->timeout = timeout;
+    comm->link = link;
+    if (timeout > 0 || link)
+        comm->watchdog = comm_watchdog_create(timeout, expired, link ? look_at_link : NULL, comm);
 }
 
 void comm_set_timeout(Comm *comm, double seconds)
 {
-    comm_watchdog_destroy(comm->watchdog);
-    comm->watchdog = seconds > 0 ? comm_watchdog_create(seconds, expired, comm) : NULL;
+    restart_watchdog(comm, seconds > 0 ? seconds : 0, comm->link);
+}
+
+CommLink *comm_backend_exchange_link(Comm *comm, CommLink *link)
+{
+    CommLink *before = comm->link;
+    restart_watchdog(comm, comm->timeout, link);
+    return before;
 }
 
 /* --- cross-check of calls --- */
@@ -83,22 +122,23 @@ static void cross_check(Comm *comm, const char *operation, int64_t count, int dt
     comm->backend->all_gather(comm, comm->calls, &mine, sizeof mine);
     for (int r = 0; r < comm->size; r++) {
         if (memcmp(&all[r], &mine, sizeof mine) == 0) continue;
-        Log log = log_create(comm->rank);
-        log_error(&log, "ranks disagree: rank %d calls %s with count %lld, dtype %d, detail %d; rank %d %s",
-                  comm->rank, operation, (long long)count, dtype, detail, r,
-                  all[r].operation == mine.operation ? "calls it with others" : "calls something else");
-        comm_abort(comm, STATUS_FAILED);
+        comm_backend_fail(
+            comm, "ranks disagree: rank %d calls %s with count %lld, dtype %d, detail %d; rank %d %s",
+            comm->rank, operation, (long long)count, dtype, detail, r,
+            all[r].operation == mine.operation ? "calls it with others" : "calls something else");
     }
 }
 
-static void enter(Comm *comm, const char *operation, int64_t count, int dtype, int detail)
+void comm_backend_enter(Comm *comm, const char *operation, int64_t count, Dtype dtype, int detail)
 {
     CHECK(count >= 0 && dtype >= 0 && dtype < DTYPE_COUNT);
+    while (atomic_load(&comm->ending))
+        pause(); /* what came out of an aborted collective must go no further */
     comm_watchdog_enter(comm->watchdog, operation);
-    if (comm->checking && comm->size > 1) cross_check(comm, operation, count, dtype, detail);
+    if (comm->checking && comm->size > 1) cross_check(comm, operation, count, (int)dtype, detail);
 }
 
-static void leave(Comm *comm)
+void comm_backend_leave(Comm *comm)
 {
     comm_watchdog_leave(comm->watchdog);
 }
@@ -108,17 +148,18 @@ static void leave(Comm *comm)
 Comm *comm_split(Comm *comm, int color)
 {
     CHECK(color >= 0);
-    enter(comm, "split", 0, 0, 0);
+    comm_backend_enter(comm, "split", 0, 0, 0);
     Comm *part = comm->backend->split(comm, color);
-    leave(comm);
+    comm_backend_leave(comm);
     part->checking = comm->checking;
-    if (comm->watchdog) comm_set_timeout(part, comm_watchdog_seconds(comm->watchdog));
+    comm_set_timeout(part, comm->timeout);
     return part;
 }
 
 void comm_destroy(Comm *comm)
 {
     if (!comm) return;
+    comm_detach_device(comm);
     comm_watchdog_destroy(comm->watchdog);
     comm->backend->destroy(comm);
     memory_free(comm->room);
@@ -126,89 +167,54 @@ void comm_destroy(Comm *comm)
     memory_free(comm);
 }
 
-/* Data in a device's memory goes through host memory. `in` comes over, the result goes back: the transports
- * see host memory only. */
-static bool is_elsewhere(const Device *device)
-{
-    return device && device_kind(device) != DEVICE_CPU;
-}
-
-/* The host memory of a collective, `room` bytes of it, with the device's `bytes` at `offset`. */
-static void *fetch(Comm *comm, Device *device, const void *from, size_t bytes, size_t offset, size_t room)
-{
-    if (comm->room_bytes < room) {
-        memory_free(comm->room);
-        comm->room = memory_alloc(room);
-        comm->room_bytes = room;
-    }
-    device_download(device, comm->room + offset, from, bytes);
-    return comm->room;
-}
-
 void comm_all_gather(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, Device *device)
 {
-    enter(comm, "all_gather", count, (int)dtype, 0);
-    size_t bytes = (size_t)count * dtype_size(dtype), all = bytes * (size_t)comm->size;
-    if (count > 0 && is_elsewhere(device)) {
-        char *host = fetch(comm, device, in, bytes, bytes * (size_t)comm->rank, all);
-        comm->backend->all_gather(comm, host, host + bytes * (size_t)comm->rank, bytes);
-        device_upload(device, out, host, all);
-    } else if (count > 0) {
-        comm->backend->all_gather(comm, out, in, bytes);
-    }
-    leave(comm);
+    comm_backend_enter(comm, "all_gather", count, dtype, 0);
+    if (count > 0 && comm_device_is_elsewhere(device))
+        comm_device_all_gather(comm, out, in, count, dtype, device);
+    else if (count > 0)
+        comm->backend->all_gather(comm, out, in, (size_t)count * dtype_size(dtype));
+    comm_backend_leave(comm);
 }
 
 void comm_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, Device *device)
 {
     CHECK(dtype == DTYPE_F32 || dtype == DTYPE_F64);
-    enter(comm, "reduce_scatter", count, (int)dtype, COMM_SUM);
-    size_t bytes = (size_t)count * dtype_size(dtype), all = bytes * (size_t)comm->size;
-    if (count > 0 && is_elsewhere(device)) {
-        char *host = fetch(comm, device, in, all, 0, all), *mine = host + bytes * (size_t)comm->rank;
-        comm->backend->reduce_scatter(comm, mine, host, count, dtype);
-        device_upload(device, out, mine, bytes);
-    } else if (count > 0) {
+    comm_backend_enter(comm, "reduce_scatter", count, dtype, COMM_SUM);
+    if (count > 0 && comm_device_is_elsewhere(device))
+        comm_device_reduce_scatter(comm, out, in, count, dtype, device);
+    else if (count > 0)
         comm->backend->reduce_scatter(comm, out, in, count, dtype);
-    }
-    leave(comm);
+    comm_backend_leave(comm);
 }
 
 void comm_all_reduce(Comm *comm, void *buffer, int64_t count, Dtype dtype, CommReduce reduce, Device *device)
 {
     CHECK(dtype == DTYPE_F32 || dtype == DTYPE_F64 || dtype == DTYPE_I64);
-    enter(comm, "all_reduce", count, (int)dtype, (int)reduce);
-    size_t bytes = (size_t)count * dtype_size(dtype);
-    if (count > 0 && comm->size > 1 && is_elsewhere(device)) {
-        void *host = fetch(comm, device, buffer, bytes, 0, bytes);
-        comm->backend->all_reduce(comm, host, count, dtype, reduce);
-        device_upload(device, buffer, host, bytes);
-    } else if (count > 0 && !is_elsewhere(device)) {
+    comm_backend_enter(comm, "all_reduce", count, dtype, (int)reduce);
+    if (count > 0 && comm_device_is_elsewhere(device))
+        comm_device_all_reduce(comm, buffer, count, dtype, reduce, device);
+    else if (count > 0)
         comm->backend->all_reduce(comm, buffer, count, dtype, reduce);
-    }
-    leave(comm);
+    comm_backend_leave(comm);
 }
 
 void comm_broadcast(Comm *comm, void *buffer, int64_t count, Dtype dtype, int root, Device *device)
 {
     CHECK(root >= 0 && root < comm->size);
-    enter(comm, "broadcast", count, (int)dtype, root);
-    size_t bytes = (size_t)count * dtype_size(dtype);
-    if (count > 0 && comm->size > 1 && is_elsewhere(device)) {
-        void *host = fetch(comm, device, buffer, bytes, 0, bytes);
-        comm->backend->broadcast(comm, host, bytes, root);
-        device_upload(device, buffer, host, bytes);
-    } else if (count > 0 && !is_elsewhere(device)) {
-        comm->backend->broadcast(comm, buffer, bytes, root);
-    }
-    leave(comm);
+    comm_backend_enter(comm, "broadcast", count, dtype, root);
+    if (count > 0 && comm_device_is_elsewhere(device))
+        comm_device_broadcast(comm, buffer, count, dtype, root, device);
+    else if (count > 0)
+        comm->backend->broadcast(comm, buffer, (size_t)count * dtype_size(dtype), root);
+    comm_backend_leave(comm);
 }
 
 void comm_barrier(Comm *comm)
 {
-    enter(comm, "barrier", 0, 0, 0);
+    comm_backend_enter(comm, "barrier", 0, 0, 0);
     comm->backend->barrier(comm);
-    leave(comm);
+    comm_backend_leave(comm);
 }
 
 void comm_progress(Comm *comm)
@@ -245,8 +251,8 @@ static Status agree(Comm *comm, Status local, Error *error)
 Status comm_agree(Comm *comm, Status local, Error *error)
 {
     if (comm->size == 1) return local;
-    enter(comm, "agree", 0, 0, 0);
+    comm_backend_enter(comm, "agree", 0, 0, 0);
     Status status = agree(comm, local, error);
-    leave(comm);
+    comm_backend_leave(comm);
     return status;
 }

@@ -1,15 +1,22 @@
 /* comm.h - collectives behind one face: `self` (one process), `mpi` (host memory; comm/mpi/comm_mpi.h makes
- * one).
+ * one), and for the memory of a GPU NCCL (comm_attach_device) or a detour through host memory.
  *
  * Counts are elements per rank, never bytes. Unless its comment says "Not collective", every function here
  * that takes a Comm is collective over COMM: all ranks call it, in the same order, with the same count, dtype
  * and operation; a build with DINOBATCH_POISON verifies that (comm_set_checking). A transport that breaks
- * ends the job (one line, then abort on all ranks); so these functions return nothing. Sums are made in rank
- * order in fp32 (fp64 for fp64 data, exact for int64): the result is the same on every rank, and the same in
- * every run on the same number of ranks. A count of zero is legal. One thread at a time.
+ * ends the job (one line, then abort on all ranks); so these functions return nothing. A count of zero is
+ * legal. One thread at a time.
  *
  * `device` says whose memory the buffers are: NULL or a CPU, host memory; a GPU, its memory, and the
- * collective stands in the order of its work. The host transports copy such data over and back.
+ * collective stands in the order of its work.
+ *
+ * Reductions are made in fp32 (fp64 for fp64 data, exact for int64), and the result is the same on every
+ * rank. Through host memory, also for a GPU's data, sums are made in rank order: the same bits in every run
+ * on the same number of ranks. NCCL adds in the order of its rings and trees, which it chooses by topology,
+ * element count and version: other bits than the host's, and, where comm_attach_device was told to be
+ * deterministic, the same bits in every run on the same machines. A NaN on any rank gives NaN; only for
+ * COMM_MAX and COMM_MIN through NCCL (which calls fmax and fmin) a number on another rank wins over it. So
+ * what all ranks do next is decided by reductions of host memory alone.
  */
 #ifndef DINOBATCH_COMM_COMM_H
 #define DINOBATCH_COMM_COMM_H
@@ -54,8 +61,26 @@ void comm_set_checking(Comm *comm, bool on);
 /* A new communicator of the ranks that give the same color (>= 0), ordered by rank. Collective over COMM. */
 Comm *comm_split(Comm *comm, int color);
 
-/* Collective over COMM. NULL is fine. */
+/* Collective over COMM. NULL is fine. An attached device may have been closed before. */
 void comm_destroy(Comm *comm);
+
+/* Finds the best way for collectives on this rank's `device` (NULL: the CPU), which comm_device_transport
+ * then names: NCCL, if every rank has a GPU, no two the same one, and all find the library; otherwise data in
+ * a GPU's memory goes through host memory, as it does without this call. With NCCL the host does not wait for
+ * the device; a collective that breaks or takes longer than the time-out ends the job all the same.
+ * `deterministic` keeps NCCL from summing in network switches, whose order differs from call to call. NCCL
+ * that is there but does not start ends the job with its reason. Takes the place of a device attached
+ * before; the device is borrowed until comm_detach_device or comm_destroy. Communicators split off have to
+ * be attached themselves. Collective over COMM. */
+void comm_attach_device(Comm *comm, Device *device, bool deterministic);
+
+/* Waits for the collectives on the device and lets go of it; call it before device_close. Nothing happens if
+ * none is attached. Collective over COMM. */
+void comm_detach_device(Comm *comm);
+
+/* How collectives on this rank's device travel, for a log: "host", "nccl 2.28.9", "staged: ranks share a
+ * GPU", "none: one rank". Lives until the next attach or detach. Not collective. */
+const char *comm_device_transport(const Comm *comm);
 
 /* out[size * count] = the ranks' in[count], in rank order. `in` may be out + rank * count. */
 void comm_all_gather(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, Device *device);
@@ -65,7 +90,7 @@ void comm_all_gather(Comm *comm, void *out, const void *in, int64_t count, Dtype
 void comm_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, Device *device);
 
 /* buffer[count] = element-wise reduction over ranks, in place, the same bits on every rank. fp32, fp64,
- * int64. A NaN on any rank gives NaN, for COMM_MAX and COMM_MIN too. */
+ * int64. NaN: above. */
 void comm_all_reduce(Comm *comm, void *buffer, int64_t count, Dtype dtype, CommReduce reduce, Device *device);
 
 /* buffer[count] of `root` to everyone. */

@@ -7,7 +7,10 @@
 #define DINOBATCH_COMM_COMM_BACKEND_H
 
 #include "comm/comm.h"
+#include "comm/comm_link.h"
 #include "comm/comm_watchdog.h"
+
+#include <stdatomic.h>
 
 /* One entry per operation of comm.h with the same meaning. REQUIRED unless marked. */
 typedef struct {
@@ -39,12 +42,28 @@ struct Comm {
     int rank, size;
     bool checking;          /* cross-check every call */
     CommCall *calls;        /* [size] of the cross-check; owned; NULL before the first */
-    CommWatchdog *watchdog; /* owned; NULL: no time-out */
+    CommWatchdog *watchdog; /* owned; NULL: nothing to watch */
+    double timeout;         /* seconds of one collective; 0: none */
+    atomic_bool ending;     /* the job is being ended: nothing that this rank still does may count */
     char *room;             /* [room_bytes] host memory through which a device's data goes; owned */
     size_t room_bytes;
+    const Device *device; /* attached; borrowed, only compared; NULL: none */
+    CommLink *link;       /* among the ranks' devices; owned; NULL: their data goes through `room` */
+    char transport[64];   /* comm_device_transport */
 };
 
 /* A communicator around a backend's state, with the defaults of comm.h. */
 Comm *comm_backend_create(const CommBackend *backend, void *state, int rank, int size);
+
+/* Around everything that may wait for other ranks: the watchdog and the cross-check. */
+void comm_backend_enter(Comm *comm, const char *operation, int64_t count, Dtype dtype, int detail);
+void comm_backend_leave(Comm *comm);
+
+/* Sets comm->link, which the watchdog's thread reads, and returns the one before. */
+CommLink *comm_backend_exchange_link(Comm *comm, CommLink *link);
+
+/* Ends the job from any thread: one line, then abort on all ranks. The first caller speaks; a later one waits
+ * for the end. */
+_Noreturn void comm_backend_fail(Comm *comm, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

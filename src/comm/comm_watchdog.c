@@ -15,6 +15,7 @@
 struct CommWatchdog {
     double seconds;
     CommWatchdogExpired expired;
+    CommWatchdogLook look;
     void *context;
     _Atomic(const char *) operation; /* NULL: no collective under way */
     _Atomic int64_t since;           /* clock_seconds() in microseconds at its begin */
@@ -29,10 +30,10 @@ static int64_t now_microseconds(void)
     return (int64_t)(clock_seconds() * 1e6);
 }
 
-static void look(CommWatchdog *watchdog)
+static void check_time(CommWatchdog *watchdog)
 {
     const char *operation = atomic_load(&watchdog->operation);
-    if (!operation) return;
+    if (!operation || watchdog->seconds == 0) return;
     int64_t since = atomic_load(&watchdog->since);
     double seconds = (double)(now_microseconds() - since) * 1e-6;
     /* Another collective may have begun between the two loads: then its begin is recent, and this is no
@@ -44,7 +45,7 @@ static void *watch(void *argument)
 {
     CommWatchdog *watchdog = argument;
     double period = watchdog->seconds / 8;
-    if (period > 1) period = 1;
+    if (period > 1 || watchdog->seconds == 0) period = 1;
     if (period < 0.01) period = 0.01;
     pthread_mutex_lock(&watchdog->lock);
     while (!watchdog->stop) {
@@ -54,18 +55,22 @@ static void *watch(void *argument)
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
         pthread_cond_timedwait(&watchdog->wake, &watchdog->lock, &until);
-        if (!watchdog->stop) look(watchdog);
+        if (watchdog->stop) break;
+        check_time(watchdog);
+        if (watchdog->look) watchdog->look(watchdog->context);
     }
     pthread_mutex_unlock(&watchdog->lock);
     return NULL;
 }
 
-CommWatchdog *comm_watchdog_create(double seconds, CommWatchdogExpired expired, void *context)
+CommWatchdog *comm_watchdog_create(double seconds, CommWatchdogExpired expired, CommWatchdogLook look,
+                                   void *context)
 {
-    CHECK(seconds > 0);
+    CHECK(seconds >= 0);
     CommWatchdog *watchdog = memory_alloc(sizeof *watchdog);
     watchdog->seconds = seconds;
     watchdog->expired = expired;
+    watchdog->look = look;
     watchdog->context = context;
     atomic_init(&watchdog->operation, NULL);
     atomic_init(&watchdog->since, 0);
@@ -97,11 +102,6 @@ void comm_watchdog_destroy(CommWatchdog *watchdog)
     pthread_cond_destroy(&watchdog->wake);
     pthread_mutex_destroy(&watchdog->lock);
     memory_free(watchdog);
-}
-
-double comm_watchdog_seconds(const CommWatchdog *watchdog)
-{
-    return watchdog->seconds;
 }
 
 void comm_watchdog_enter(CommWatchdog *watchdog, const char *operation)

@@ -1,4 +1,4 @@
-/* comm_watchdog.h - a thread that ends the job when one collective takes too long.
+/* comm_watchdog.h - a thread that ends the job when one collective takes too long or broke.
  *
  * A rank that died, hangs or took another branch leaves the others waiting inside MPI for ever; a batch job
  * would burn its whole allocation that way. The thread only looks at two atomics, so a collective pays
@@ -13,11 +13,15 @@ typedef struct CommWatchdog CommWatchdog;
  */
 typedef void (*CommWatchdogExpired)(void *context, const char *operation, double seconds);
 
-/* Starts the thread; `seconds` > 0. `context` is borrowed. */
-CommWatchdog *comm_watchdog_create(double seconds, CommWatchdogExpired expired, void *context);
-void comm_watchdog_destroy(CommWatchdog *watchdog);
+/* Called in the watchdog's thread once a period: what else may have gone wrong. */
+typedef void (*CommWatchdogLook)(void *context);
 
-double comm_watchdog_seconds(const CommWatchdog *watchdog);
+/* Starts the thread. `seconds` of one collective; 0: no limit. `look` may be NULL. `context` is borrowed. */
+CommWatchdog *comm_watchdog_create(double seconds, CommWatchdogExpired expired, CommWatchdogLook look,
+                                   void *context);
+
+/* Afterwards nothing is called any more. NULL is fine. */
+void comm_watchdog_destroy(CommWatchdog *watchdog);
 
 /* Around each collective; NULL is fine. `operation` is a string literal. */
 void comm_watchdog_enter(CommWatchdog *watchdog, const char *operation);

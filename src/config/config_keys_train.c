@@ -98,8 +98,11 @@ const ConfigKey CONFIG_KEYS_TRAIN[] = {
 
     {CONFIG_KEY(compute.device, "auto", "where to compute; auto = a GPU where build and machine have one"),
      .choices = "auto|cpu|cuda", .may_change = true, .ours = true},
-    {CONFIG_KEY(compute.deterministic, "false", "bit for bit reproducible on a GPU, too; a CPU always is"),
-     .inert = "every operation is deterministic, on a GPU too", .may_change = true, .ours = true},
+    {CONFIG_KEY(
+         compute.deterministic, "false",
+         "bit for bit reproducible on several GPUs, too: keeps NCCL from sums that are not; everything "
+         "else always is"),
+     .may_change = true, .ours = true},
     {CONFIG_KEY(compute.threads, "0", "threads of a rank; 0 = as many as the cores that it may use"),
      .low = 0, .high = 4096, .may_change = true, .ours = true},
     {CONFIG_KEY(compute.attention, "auto", "which attention kernel a GPU uses"), .choices = "auto|sm80|sm90",

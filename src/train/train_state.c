@@ -442,4 +442,7 @@ void train_state_log_memory(const TrainState *state, size_t batch_bytes, Log *lo
     log_info(log, "memory of a rank, MiB: step %.1f, scratch of operations %.1f, batches %.1f",
              (double)ssl->step.capacity / 1048576.0, (double)state->ops->scratch->capacity / 1048576.0,
              (double)batch_bytes / 1048576.0);
+    if (device_kind(state->device) != DEVICE_CPU)
+        log_info(log, "memory of %s in use, MiB: %.1f", device_name(state->device),
+                 (double)device_memory_used(state->device) / 1048576.0);
 }

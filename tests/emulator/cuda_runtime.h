@@ -1,13 +1,14 @@
 /* cuda_runtime.h - the emulator's face of CUDA: what kernels and their host code use of it. emulator.h says
- * more. */
+ * more. In C, the runtime alone. */
 #ifndef DINOBATCH_TESTS_EMULATOR_CUDA_RUNTIME_H
 #define DINOBATCH_TESTS_EMULATOR_CUDA_RUNTIME_H
-
-#include "emulator.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#ifdef __cplusplus
+#include "emulator.h"
 
 #include "device_functions.h"
 
@@ -31,6 +32,12 @@
 #define blockDim  emulator_now.block_dim
 #define gridDim   emulator_now.grid_dim
 static const int warpSize = 32;
+
+#define EMULATOR_UNLESS_GIVEN(value) = value
+extern "C" {
+#else
+#define EMULATOR_UNLESS_GIVEN(value)
+#endif
 
 /* --- the runtime ------------------------------------------------------------------------------------- */
 
@@ -71,8 +78,13 @@ enum cudaDeviceAttr {
     cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
 };
 
+typedef struct {
+    char bytes[16];
+} cudaUUID_t;
+
 struct cudaDeviceProp {
     char name[256];
+    cudaUUID_t uuid;
     size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
     int major, minor, multiProcessorCount, l2CacheSize, maxThreadsPerBlock, regsPerBlock;
     int maxThreadsPerMultiProcessor;
@@ -81,11 +93,11 @@ struct cudaDeviceProp {
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int *device);
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
-cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device);
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device);
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
-cudaError_t cudaDeviceSynchronize();
+cudaError_t cudaDeviceSynchronize(void);
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total);
 
 cudaError_t cudaMalloc(void **memory, size_t bytes);
@@ -94,28 +106,33 @@ cudaError_t cudaMallocHost(void **memory, size_t bytes);
 cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned flags);
 cudaError_t cudaFreeHost(void *memory);
 cudaError_t cudaMemset(void *memory, int value, size_t bytes);
-cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream = 0);
-cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind);
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
-                            cudaStream_t stream = 0);
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes,
+                            cudaStream_t stream EMULATOR_UNLESS_GIVEN(0));
+cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t stream EMULATOR_UNLESS_GIVEN(0));
 
 cudaError_t cudaStreamCreate(cudaStream_t *stream);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags = 0);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event,
+                                unsigned flags EMULATOR_UNLESS_GIVEN(0));
 cudaError_t cudaEventCreate(cudaEvent_t *event);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream = 0);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream EMULATOR_UNLESS_GIVEN(0));
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from, cudaEvent_t to);
 
-cudaError_t cudaGetLastError();
-cudaError_t cudaPeekAtLastError();
+cudaError_t cudaGetLastError(void);
+cudaError_t cudaPeekAtLastError(void);
 const char *cudaGetErrorName(cudaError_t error);
 const char *cudaGetErrorString(cudaError_t error);
+
+#ifdef __cplusplus
+}
 
 /* Untyped, since kernels are templates. */
 cudaError_t emulator_set_attribute(const void *kernel, cudaFuncAttribute attribute, int value);
@@ -140,5 +157,6 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, Function 
     *blocks = (int)(by_shared < (size_t)(2048 / threads) ? by_shared : (size_t)(2048 / threads));
     return cudaSuccess;
 }
+#endif
 
 #endif

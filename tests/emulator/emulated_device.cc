@@ -1,6 +1,10 @@
 /* emulated_device.cc - what the runtime says about the device, and about errors. */
 #include "cuda_runtime.h"
 
+#include <stdio.h>
+#include <string>
+#include <unistd.h>
+
 static const int MULTIPROCESSORS = 4;
 
 cudaError_t cudaGetDeviceCount(int *count)
@@ -20,11 +24,19 @@ cudaError_t cudaGetDevice(int *device)
     return cudaSuccess;
 }
 
+/* Every process has a GPU of its own, unless EMULATOR_GPU names one. */
+static void name_gpu(cudaUUID_t *uuid)
+{
+    const char *name = getenv("EMULATOR_GPU");
+    snprintf(uuid->bytes, sizeof uuid->bytes, "%.15s", name ? name : std::to_string(getpid()).c_str());
+}
+
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
 {
     if (device != 0) return cudaErrorInvalidDevice;
     *properties = {};
     strcpy(properties->name, "emulated sm_80");
+    name_gpu(&properties->uuid);
     properties->totalGlobalMem = EMULATOR_DEVICE_BYTES;
     properties->sharedMemPerBlock = EMULATOR_SHARED_PLAIN;
     properties->sharedMemPerBlockOptin = properties->sharedMemPerMultiprocessor = EMULATOR_SHARED_LIMIT;

@@ -7,6 +7,8 @@
 #include "cuda_fp16.h"
 #include "cuda_runtime.h"
 
+#include "device/cuda/device_cuda.h"
+
 extern "C" {
 #include "ops/cuda/cuda_gemm.h"
 }
@@ -14,6 +16,7 @@ extern "C" {
 #include <vector>
 
 struct CudaGemm {
+    cudaStream_t stream;
     int64_t width;
 };
 
@@ -94,9 +97,9 @@ static void require_matrix(const char *what, const void *matrix, Dtype dtype, in
     emulator_require_device(what, matrix, elements * dtype_size(dtype));
 }
 
-extern "C" CudaGemm *cuda_gemm_create(Device *, int64_t width)
+extern "C" CudaGemm *cuda_gemm_create(Device *device, int64_t width)
 {
-    return new CudaGemm{width};
+    return new CudaGemm{device_cuda_stream(device), width};
 }
 
 extern "C" void cuda_gemm_destroy(CudaGemm *gemm)
@@ -117,5 +120,5 @@ extern "C" void cuda_gemm_run(CudaGemm *gemm, const CudaGemmProduct *product)
                    p.b_stride);
     require_matrix("cuda_gemm, C", p.c, p.c_dtype, p.m, p.n, p.c_stride);
     if (p.bias) emulator_require_device("cuda_gemm, bias", p.bias, (size_t)p.n * sizeof(float));
-    emulator_enqueue("cuda_gemm", [p] { multiply(p); });
+    emulator_enqueue(gemm->stream, "cuda_gemm", [p] { multiply(p); });
 }

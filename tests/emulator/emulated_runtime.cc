@@ -1,14 +1,17 @@
-/* emulated_runtime.cc - device memory behind a wall, one queue of work, and the runtime's calls on them.
+/* emulated_runtime.cc - device memory behind a wall, queues of work, and the runtime's calls on them.
  *
  * Device memory is one reserved region. Its pages cannot be touched but while work of the stream runs, so
  * host code that follows a device pointer ends in a fault. Between allocations lie redzones of NaN bytes,
- * compared after each piece of work. Work waits in the queue until the host waits for it: what was not waited
- * for is not there yet.
+ * compared after each piece of work. Work of the first stream waits in its queue until the host waits for it:
+ * what was not waited for is not there yet. Work of another stream runs as soon as the events that it waits
+ * for allow: what it should have waited for is not there either.
  */
 #include "cuda_runtime.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -18,13 +21,24 @@
 enum { REDZONE = 512, ALIGNMENT = 512, MAX_QUEUED = 512, POISON_BYTE = 0xff };
 static const size_t REGION_BYTES = (size_t)64 << 30, HUGE_PAGE = (size_t)2 << 20;
 
+struct Work {
+    const char *name;
+    std::function<void()> run;
+    cudaStream_t other; /* to be waited for, until it has done `after` pieces; NULL: none */
+    uint64_t after;
+};
+
 struct CUstream_st {
-    int unused;
+    bool early; /* not the first one */
+    std::deque<Work> queue;
+    uint64_t given;
+    std::atomic<uint64_t> done; /* a watchdog's thread reads it */
 };
 
 struct CUevent_st {
-    uint64_t after; /* pieces of work given before it */
-    double time;    /* when it was reached */
+    cudaStream_t stream; /* of the last record; NULL: none yet */
+    uint64_t after;      /* pieces of work given to it by then */
+    double time;         /* when it was reached */
 };
 
 namespace
@@ -35,18 +49,14 @@ struct Block {
     size_t bytes;
 };
 
-struct Work {
-    const char *name;
-    std::function<void()> run;
-};
-
 struct Runtime {
     char *region, *top;                /* reserved; allocations lie below top */
     std::vector<Block> blocks, pinned; /* ascending; any order */
     size_t used;
-    int open; /* depth of opened memory */
-    std::deque<Work> queue;
-    uint64_t given, done;
+    int open;                          /* depth of opened memory */
+    std::vector<cudaStream_t> streams; /* the default one first; never freed, since events name them */
+    int streams_live;                  /* made and not destroyed */
+    pthread_t thread;                  /* that runs work */
     bool eager;
     std::unordered_map<const void *, int> shared_allowed; /* by kernel */
 };
@@ -63,6 +73,8 @@ void start()
     self->top = self->region;
     madvise(self->region, REGION_BYTES - HUGE_PAGE,
             MADV_HUGEPAGE); /* makes opening and closing a hundred times faster */
+    self->streams.push_back(new CUstream_st());
+    self->thread = pthread_self();
     self->eager = getenv("EMULATOR_EAGER") != NULL;
     emulator_handle_faults();
 }
@@ -105,17 +117,37 @@ void check_redzones(const char *after)
             emulator_fail("%s wrote beyond an allocation of %zu bytes", after, block.bytes);
 }
 
-/* Runs what was given until `count` pieces are done. */
-void run_until(uint64_t count)
+void run_until(cudaStream_t stream, uint64_t count);
+
+/* The next piece of a stream, and what it waits for on others. */
+void run_one(cudaStream_t stream)
 {
-    if (self->done >= count) return;
+    Work work = std::move(stream->queue.front());
+    stream->queue.pop_front();
+    if (work.other) run_until(work.other, work.after);
+    if (work.run) work.run();
+    stream->done++;
+    check_redzones(work.name);
+}
+
+/* Runs what was given to a stream until `count` pieces are done. */
+void run_until(cudaStream_t stream, uint64_t count)
+{
+    if (stream->done >= count) return;
     open_memory();
-    while (self->done < count) {
-        Work work = std::move(self->queue.front());
-        self->queue.pop_front();
-        work.run();
-        self->done++;
-        check_redzones(work.name);
+    while (stream->done < count)
+        run_one(stream);
+    close_memory();
+}
+
+/* Runs what no event holds up. */
+void run_early(cudaStream_t stream)
+{
+    open_memory();
+    while (!stream->queue.empty()) {
+        const Work &next = stream->queue.front();
+        if (next.other && next.other->done < next.after) break;
+        run_one(stream);
     }
     close_memory();
 }
@@ -123,7 +155,26 @@ void run_until(uint64_t count)
 void run_all()
 {
     start();
-    run_until(self->given);
+    for (cudaStream_t stream : self->streams)
+        run_until(stream, stream->given);
+}
+
+cudaStream_t stream_of(cudaStream_t stream)
+{
+    start();
+    return stream ? stream : self->streams[0];
+}
+
+void give(cudaStream_t stream, Work work)
+{
+    stream->queue.push_back(std::move(work));
+    stream->given++;
+    if (self->eager)
+        run_all();
+    else if (stream->early)
+        run_early(stream);
+    else if (stream->queue.size() > MAX_QUEUED)
+        run_until(stream, stream->done + 1);
 }
 
 const Block *find_block(const void *memory)
@@ -163,15 +214,10 @@ double seconds()
 
 /* --- for the emulator -------------------------------------------------------------------------------- */
 
-void emulator_enqueue(const char *name, std::function<void()> work)
+void emulator_enqueue(cudaStream_t stream, const char *name, std::function<void()> work)
 {
-    start();
-    self->queue.push_back({name, std::move(work)});
-    self->given++;
-    if (self->eager)
-        run_all();
-    else if (self->queue.size() > MAX_QUEUED)
-        run_until(self->done + 1);
+    stream = stream_of(stream);
+    give(stream, {name, std::move(work), NULL, 0});
 }
 
 void emulator_require_device(const char *what, const void *memory, size_t bytes)
@@ -308,10 +354,10 @@ cudaError_t cudaFreeHost(void *memory)
     return cudaErrorInvalidValue;
 }
 
-cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream)
 {
     emulator_require_device("cudaMemset", memory, bytes);
-    emulator_enqueue("cudaMemset", [=] { memset(memory, value, bytes); });
+    emulator_enqueue(stream, "cudaMemset", [=] { memset(memory, value, bytes); });
     return cudaSuccess;
 }
 
@@ -322,7 +368,8 @@ cudaError_t cudaMemset(void *memory, int value, size_t bytes)
 
 /* Pageable memory: an upload leaves a copy behind, a download waits. Pinned memory is used when the work
  * runs, and what a download will write is NaN until then. */
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t)
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream)
 {
     start();
     bool to_device = in_region(to), from_device = in_region(from);
@@ -336,13 +383,13 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
         emulator_fail("cudaMemcpy: the ranges overlap");
     if (!from_device && !is_pinned(from, bytes)) {
         std::vector<char> copy((const char *)from, (const char *)from + bytes);
-        emulator_enqueue("cudaMemcpy", [to, copy] { memcpy(to, copy.data(), copy.size()); });
+        emulator_enqueue(stream, "cudaMemcpy", [to, copy] { memcpy(to, copy.data(), copy.size()); });
         return cudaSuccess;
     }
     bool pinned = !to_device && is_pinned(to, bytes);
     if (pinned) memset(to, POISON_BYTE, bytes);
-    emulator_enqueue("cudaMemcpy", [=] { memcpy(to, from, bytes); });
-    if (!to_device && !pinned) run_all();
+    emulator_enqueue(stream, "cudaMemcpy", [=] { memcpy(to, from, bytes); });
+    if (!to_device && !pinned) run_until(stream_of(stream), stream_of(stream)->given);
     return cudaSuccess;
 }
 
@@ -357,7 +404,10 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind 
 
 cudaError_t cudaStreamCreate(cudaStream_t *stream)
 {
+    start();
     *stream = new CUstream_st();
+    (*stream)->early = self->streams_live++ > 0;
+    self->streams.push_back(*stream);
     return cudaSuccess;
 }
 
@@ -368,20 +418,22 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
-    run_all();
-    delete stream;
+    run_until(stream, stream->given);
+    self->streams_live--;
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t)
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    run_all();
+    stream = stream_of(stream);
+    run_until(stream, stream->given);
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 {
-    return cudaSuccess; /* all streams are one queue */
+    if (event->stream) give(stream_of(stream), {"cudaStreamWaitEvent", nullptr, event->stream, event->after});
+    return cudaSuccess;
 }
 
 cudaError_t cudaEventCreate(cudaEvent_t *event)
@@ -402,31 +454,33 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
     return cudaSuccess;
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t)
+/* Known before the work is given: that may run at once. */
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
-    emulator_enqueue("cudaEventRecord", [event] { event->time = seconds(); });
-    event->after = self->given;
+    event->stream = stream_of(stream);
+    event->after = event->stream->given + 1;
+    emulator_enqueue(stream, "cudaEventRecord", [event] { event->time = seconds(); });
     return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    start();
-    run_until(event->after);
+    if (event->stream) run_until(event->stream, event->after);
     return cudaSuccess;
 }
 
+/* Whoever polls gets there; another thread only looks. */
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
-    start();
-    if (self->done >= event->after) return cudaSuccess;
-    run_until(self->done + 1); /* whoever polls gets there */
+    if (!event->stream || event->stream->done >= event->after) return cudaSuccess;
+    if (pthread_equal(pthread_self(), self->thread)) run_until(event->stream, event->stream->done + 1);
     return cudaErrorNotReady;
 }
 
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from, cudaEvent_t to)
 {
-    if (self->done < from->after || self->done < to->after) return cudaErrorNotReady;
+    for (cudaEvent_t event : {from, to})
+        if (event->stream && event->stream->done < event->after) return cudaErrorNotReady;
     *milliseconds = (float)(1e3 * (to->time - from->time));
     return cudaSuccess;
 }

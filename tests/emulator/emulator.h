@@ -13,6 +13,7 @@
  *   - accesses of host code to device memory, of kernels beyond allocations (redzones) and shared memory;
  *   - host memory that is used before the stream was waited for: work given to a stream runs when somebody
  * waits;
+ *   - work of one stream that relies on another one's without an event between them;
  *   - misaligned vectors and indices beyond arrays, by the compiler's sanitizers.
  * What is not: timing, registers, memory ordering between blocks, the rounding of the special function unit,
  * cuBLAS.
@@ -84,15 +85,16 @@ struct EmulatorGrid {
     const char *name;
     dim3 grid, block;
     size_t shared_bytes;
+    struct CUstream_st *stream;
     const void *function;
 };
 
 /* Runs a grid now; device memory must be open. */
 void emulator_run(const EmulatorGrid &grid, const EmulatorKernel &kernel);
 
-/* Work of a stream, run in the order of the calls when somebody waits; device memory is open while it runs.
- */
-void emulator_enqueue(const char *name, std::function<void()> work);
+/* Work of a stream (NULL: the default one), run in the order of the calls when somebody waits, or, on a
+ * stream that is not the first, at once if no event holds it up. Device memory is open while it runs. */
+void emulator_enqueue(struct CUstream_st *stream, const char *name, std::function<void()> work);
 
 /* Fails unless all `bytes` lie in one allocation of device memory. */
 void emulator_require_device(const char *what, const void *memory, size_t bytes);
@@ -118,7 +120,7 @@ void emulator_launch(EmulatorGrid grid, void (*kernel)(Parameters...), Arguments
     grid.function = (const void *)kernel;
     emulator_check_launch(grid);
     std::apply([&](const auto &...p) { (emulator_check_argument(grid.name, p), ...); }, parameters);
-    emulator_enqueue(grid.name, [grid, kernel, parameters] {
+    emulator_enqueue(grid.stream, grid.name, [grid, kernel, parameters] {
         emulator_run(grid, [&] { std::apply(kernel, parameters); });
     });
 }

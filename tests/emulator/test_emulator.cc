@@ -366,3 +366,31 @@ Test(emulator, work_is_done_when_it_was_waited_for)
     CUDA_CHECK(cudaEventSynchronize(event));
     cr_expect_eq(*pinned, 1.0f);
 }
+
+/* The second stream runs as early as its events allow, the first as late as the host lets it. */
+Test(emulator, streams_are_ordered_by_events_alone)
+{
+    float *memory = upload(std::vector<float>(4)), pinned[4];
+    cudaEvent_t first_done, second_done;
+    cudaStream_t first, second;
+    CUDA_CHECK(cudaEventCreate(&first_done));
+    CUDA_CHECK(cudaEventCreate(&second_done));
+    CUDA_CHECK(cudaStreamCreate(&first));
+    CUDA_CHECK(cudaStreamCreate(&second));
+    CUDA_CHECK(cudaStreamWaitEvent(second, second_done)); /* never recorded: nothing to wait for */
+
+    KERNEL_LAUNCH(write_at, 1, 1, 0, first, memory, 0);
+    CUDA_CHECK(cudaEventRecord(first_done, first));
+    CUDA_CHECK(cudaMemcpyAsync(memory + 1, memory, 4, cudaMemcpyDeviceToDevice, second)); /* too early */
+    CUDA_CHECK(cudaStreamWaitEvent(second, first_done));
+    CUDA_CHECK(cudaMemcpyAsync(memory + 2, memory, 4, cudaMemcpyDeviceToDevice, second));
+    CUDA_CHECK(cudaEventRecord(second_done, second));
+    CUDA_CHECK(cudaMemcpyAsync(memory + 3, memory + 2, 4, cudaMemcpyDeviceToDevice, first)); /* too early */
+    CUDA_CHECK(cudaMemcpyAsync(pinned, memory, 16, cudaMemcpyDeviceToHost, first));
+    cr_expect(pinned[0] == 1.0f && pinned[1] == 0.0f && pinned[2] == 0.0f && pinned[3] == 0.0f);
+    cr_expect_eq(cudaEventQuery(second_done), cudaErrorNotReady);
+    CUDA_CHECK(cudaStreamWaitEvent(first, second_done));
+    CUDA_CHECK(cudaMemcpyAsync(pinned, memory, 16, cudaMemcpyDeviceToHost, first));
+    cr_expect(pinned[0] == 1.0f && pinned[1] == 0.0f && pinned[2] == 1.0f && pinned[3] == 0.0f);
+    CUDA_CHECK(cudaEventQuery(second_done));
+}

@@ -43,6 +43,12 @@ int64_t mpi_case_number(const MpiCase *c, int index, int64_t fallback);
     X(comm_killed) \
     X(comm_timeout) \
     X(comm_abort) \
+    X(device_exact) \
+    X(device_chain) \
+    X(device_bits) \
+    X(device_life) \
+    X(device_mixed) \
+    X(device_watched) \
     X(features) \
     X(knn_shards) \
     X(run_stop) \

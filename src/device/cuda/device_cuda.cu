@@ -60,6 +60,11 @@ cudaStream_t device_cuda_stream(const Device *device)
     return ((const CudaDevice *)(const void *)device)->stream;
 }
 
+int device_cuda_index(const Device *device)
+{
+    return ((const CudaDevice *)(const void *)device)->index;
+}
+
 int device_cuda_multiprocessors(const Device *device)
 {
     return ((const CudaDevice *)(const void *)device)->multiprocessors;
