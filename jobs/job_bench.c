@@ -1,10 +1,13 @@
 /* job_bench.c - this machine's limits, and how near to them we come.
  *
- *   dinobatch bench [--what limits|ops|step|augment|all] [--preset tiny|vits14|demo|config|all]
- *                   [--dtype fp32|bf16|all] [--seconds S] [--data SPEC] [--output-dir DIR] [key=value]...
+ *   dinobatch bench [--device auto|cpu|cuda] [--what limits|ops|step|augment|all]
+ *                   [--preset tiny|vits14|demo|full-s|full-b|full-l|config|all] [--dtype fp32|bf16|fp16|all]
+ *                   [--seconds S] [--quick] [--data SPEC] [--output-dir DIR] [key=value]...
  *
- * Presets `tiny` and `vits14` are the two on which the public reference was timed (README "Speed"); `demo` is
- * jobs/configs/demo.yaml; `config` is the configuration of the command line. key=value changes all of them.
+ * Presets `tiny` and `vits14` are the two on which the public reference was timed on a CPU (README "Speed");
+ * `demo` is jobs/configs/demo.yaml; `full-s`, `full-b`, `full-l` are a ViT-S, -B and -L with patches of 14
+ * and the whole recipe, as one GPU of a cluster has it; `config` is the configuration of the command line.
+ * key=value changes all of them. All of them means those for a CPU, or on a GPU the full ones.
  */
 #include "base/atomic_file.h"
 #include "base/memory.h"
@@ -24,26 +27,47 @@
 
 const OptionSpec job_bench_options[] = {
     {"what", "limits|ops|step|augment|all", "what to measure (default all)", false},
-    {"preset", "tiny|vits14|demo|config|all",
+    {"preset", "tiny|vits14|demo|full-s|full-b|full-l|config|all",
      "step of which model; config: that of --config-file and key=value (default all, or config with "
      "--config-file)",
      false},
-    {"dtype", "fp32|bf16|all", "products of the step (default all that this processor has)", false},
+    {"dtype", "fp32|bf16|fp16|all",
+     "products of the step (default bf16 on a GPU, else all that the processor has)", false},
     {"seconds", "S", "of each measurement (default 0.3; steps three times as long, two steps at least)",
      false},
+    {"device", "auto|cpu|cuda", "which processor's (default compute.device)", false},
+    {"quick", NULL, "limits and operations at the smallest sizes: to test the bench itself", false},
     {"data", "SPEC", "pictures to decode and crop (default: drawn ones of 500 x 375)", false},
     {0},
 };
 
 /* What the command line asks for. */
 typedef struct {
-    const char *what, *preset, *dtype; /* never NULL */
+    const char *what, *preset, *dtype; /* never NULL, once the device is open */
     double seconds;
     int threads;
+    bool gpu, quick;
 } Request;
 
-enum { PRESET_TINY, PRESET_VITS14, PRESET_DEMO, PRESET_CONFIG, PRESETS };
-enum { DTYPES = 2, ASSIGNMENTS = 16 };
+enum {
+    PRESET_TINY,
+    PRESET_VITS14,
+    PRESET_DEMO,
+    PRESET_FULL_S,
+    PRESET_FULL_B,
+    PRESET_FULL_L,
+    PRESET_CONFIG,
+    PRESETS
+};
+enum { DTYPES = 3, ASSIGNMENTS = 16 };
+
+#define FULL(arch)                                                                                           \
+    {                                                                                                        \
+        "student.arch=" arch, "student.patch_size=14", "student.drop_path_rate=0.3",                         \
+            "crops.global_crops_size=224", "crops.local_crops_size=98", "crops.local_crops_number=8",        \
+            "train.batch_size_per_gpu=32", "train.centering=sinkhorn_knopp", "ibot.separate_head=true",      \
+            "dino.head_n_prototypes=131072", "ibot.head_n_prototypes=131072", "dino.head_bottleneck_dim=256" \
+    }
 
 /* The peer's settings, as assignments. */
 static const struct {
@@ -64,6 +88,9 @@ static const struct {
                         "train.centering=sinkhorn_knopp", "ibot.separate_head=true",
                         "dino.head_n_prototypes=8192", "ibot.head_n_prototypes=8192"}},
     [PRESET_DEMO] = {"demo", {0}},
+    [PRESET_FULL_S] = {"full-s", FULL("vit_small")},
+    [PRESET_FULL_B] = {"full-b", FULL("vit_base")},
+    [PRESET_FULL_L] = {"full-l", FULL("vit_large")},
     [PRESET_CONFIG] = {"config", {0}},
 };
 
@@ -130,19 +157,21 @@ static Status measure_preset(JobContext *context, const Request *request, int pr
     static const struct {
         const char *name;
         Dtype dtype;
-    } dtypes[DTYPES] = {{"fp32", DTYPE_F32}, {"bf16", DTYPE_BF16}};
+    } dtypes[DTYPES] = {{"fp32", DTYPE_F32}, {"bf16", DTYPE_BF16}, {"fp16", DTYPE_F16}};
     Config config;
     config_init(&config);
     Status status = overlay(&config, preset, context->options, error);
     for (int d = 0; d < DTYPES && status == STATUS_OK; d++) {
         bool named = strcmp(request->dtype, dtypes[d].name) == 0;
-        bool has = dtypes[d].dtype == DTYPE_F32 || machine_limits_has_bf16();
+        bool has = request->gpu || dtypes[d].dtype == DTYPE_F32 ||
+                   (dtypes[d].dtype == DTYPE_BF16 && machine_limits_has_bf16());
         if (!named && (!wanted(request->dtype, dtypes[d].name) || !has)) continue;
         set_dtype(&config, dtypes[d].dtype);
         log_info(context->log, "step %s, %s", PRESET_LIST[preset].name, dtypes[d].name);
         StepBenchParams params = {.name = PRESET_LIST[preset].name,
                                   .config = &config,
                                   .comm = context->comm,
+                                  .device = request->gpu ? DEVICE_CUDA : DEVICE_CPU,
                                   .threads = request->threads,
                                   .seconds = 3 * request->seconds};
         StepBench *step = &report->steps[report->step_count];
@@ -160,7 +189,8 @@ static Status measure_steps(JobContext *context, const Request *request, BenchRe
     for (int preset = 0; preset < PRESETS; preset++) {
         bool named = strcmp(request->preset, PRESET_LIST[preset].name) == 0;
         /* "all" means the known ones: what the command line configures is asked for by name. */
-        if (!named && (strcmp(request->preset, "all") != 0 || preset == PRESET_CONFIG)) continue;
+        bool full = preset >= PRESET_FULL_S && preset <= PRESET_FULL_L, of_all = full == request->gpu;
+        if (!named && (strcmp(request->preset, "all") != 0 || preset == PRESET_CONFIG || !of_all)) continue;
         char path[PATH_MAX];
         if (preset == PRESET_DEMO && !named && find_demo(path, sizeof path, error) != STATUS_OK) {
             log_warning(context->log, "%s", error->text);
@@ -194,13 +224,20 @@ static Status measure_rows(JobContext *context, const Request *request, const Be
 {
     bool all_limits = wanted(request->what, "limits");
     log_info(context->log, "limits");
-    MachineLimitsParams limits = {
-        .threads = request->threads, .seconds = request->seconds, .shapes = all_limits};
+    MachineLimitsParams limits = {.device = context->device,
+                                  .threads = request->threads,
+                                  .seconds = request->seconds,
+                                  .shapes = all_limits,
+                                  .quick = request->quick};
     machine_limits_measure(&report->rows, &limits);
     if (pictures->count > 0) TRY(measure_pictures(context, request, pictures, report, error));
     if (wanted(request->what, "ops")) {
         log_info(context->log, "operations");
-        HotOpsParams ops = {.threads = request->threads, .seconds = request->seconds, .comm = context->comm};
+        HotOpsParams ops = {.device = context->device,
+                            .threads = request->threads,
+                            .seconds = request->seconds,
+                            .comm = context->comm,
+                            .quick = request->quick};
         hot_ops_measure(&report->rows, &ops);
     }
     return STATUS_OK;
@@ -225,13 +262,12 @@ static Status parse(const JobContext *context, Request *request, Error *error)
                          .preset = options_get(options, "preset"),
                          .dtype = options_get(options, "dtype"),
                          .seconds = 0.3,
+                         .quick = options_get(options, "quick") != NULL,
                          .threads = job_threads(context, context->config)};
     if (!request->what) request->what = "all";
     if (!request->preset) request->preset = options->config_file_count > 0 ? "config" : "all";
-    if (!request->dtype) request->dtype = "all";
     TRY(check_choice("what", request->what, job_bench_options[0].argument, error));
     TRY(check_choice("preset", request->preset, job_bench_options[1].argument, error));
-    TRY(check_choice("dtype", request->dtype, job_bench_options[2].argument, error));
     if (seconds) {
         char *end;
         request->seconds = strtod(seconds, &end);
@@ -262,7 +298,8 @@ static Status write_report(const JobContext *context, const BenchReport *report,
 static Status measure(JobContext *context, const Request *request, BenchReport *report, Error *error)
 {
     BenchPictures pictures = {0};
-    bool decodes = wanted(request->what, "limits") || strcmp(request->what, "augment") == 0;
+    bool decodes =
+        strcmp(request->what, "augment") == 0 || (wanted(request->what, "limits") && !request->quick);
     Status status = STATUS_OK;
     if (decodes) status = bench_pictures_init(&pictures, options_get(context->options, "data"), error);
     if (decodes) report->pictures = pictures.source;
@@ -277,14 +314,33 @@ static Status measure(JobContext *context, const Request *request, BenchReport *
     return status;
 }
 
+/* --device before compute.device; and what the device decides. */
+static Status open_device(JobContext *context, Request *request, Error *error)
+{
+    const char *device = options_get(context->options, "device");
+    if (device) {
+        char assignment[64];
+        TRY(check_choice("device", device, "auto|cpu|cuda", error));
+        snprintf(assignment, sizeof assignment, "compute.device=%s", device);
+        TRY(config_override(context->config, assignment, error));
+    }
+    TRY(job_open_device(context, error));
+    request->gpu = device_kind(context->device) != DEVICE_CPU;
+    if (!request->dtype) request->dtype = request->gpu ? "bf16" : "all";
+    const char *dtypes = job_bench_options[2].argument;
+    return check_choice("dtype", request->dtype, request->gpu ? dtypes : "fp32|bf16|all", error);
+}
+
 Status job_bench(JobContext *context, Error *error)
 {
     Request request;
     TRY(parse(context, &request, error));
+    TRY(open_device(context, &request, error));
     omp_set_num_threads(request.threads);
     BenchReport report = {
         .threads = request.threads, .cores = (int)sysconf(_SC_NPROCESSORS_ONLN), .pictures = ""};
     machine_limits_processor(report.processor, sizeof report.processor);
+    if (request.gpu) snprintf(report.device, sizeof report.device, "%s", device_name(context->device));
     report.steps = memory_alloc_array(PRESETS * DTYPES, sizeof *report.steps);
     Status status = measure(context, &request, &report, error);
     bench_rows_fini(&report.rows);

@@ -29,6 +29,7 @@ static void add_machine(cJSON *tree, const BenchReport *report)
 {
     cJSON *machine = cJSON_AddObjectToObject(tree, "machine");
     cJSON_AddStringToObject(machine, "processor", report->processor);
+    cJSON_AddStringToObject(machine, "device", report->device[0] ? report->device : report->processor);
     cJSON_AddNumberToObject(machine, "cores", report->cores);
     cJSON_AddNumberToObject(machine, "threads", report->threads);
     cJSON *program = cJSON_AddObjectToObject(tree, "program");
@@ -38,6 +39,7 @@ static void add_machine(cJSON *tree, const BenchReport *report)
     cJSON *limits = cJSON_AddObjectToObject(tree, "limits");
     add_known(limits, "fp32_flops_per_s", report->rows.limit[BENCH_FLOPS_FP32]);
     add_known(limits, "bf16_flops_per_s", report->rows.limit[BENCH_FLOPS_BF16]);
+    add_known(limits, "fp16_flops_per_s", report->rows.limit[BENCH_FLOPS_FP16]);
     add_known(limits, "copy_bytes_per_s", report->rows.limit[BENCH_BYTES]);
 }
 
@@ -45,6 +47,7 @@ static void add_rows(cJSON *tree, const BenchRows *rows)
 {
     static const char *const UNITS[BENCH_UNIT_COUNT] = {[BENCH_FLOPS_FP32] = "fp32 FLOP",
                                                         [BENCH_FLOPS_BF16] = "bf16 FLOP",
+                                                        [BENCH_FLOPS_FP16] = "fp16 FLOP",
                                                         [BENCH_BYTES] = "bytes",
                                                         [BENCH_IMAGES] = "images"};
     cJSON *array = cJSON_AddArrayToObject(tree, "measurements");
@@ -80,7 +83,7 @@ static void add_breakdown(cJSON *object, const StepBench *step)
         cJSON_AddStringToObject(item, "name", ops_timed_name(i));
         cJSON_AddNumberToObject(item, "calls", (double)t->calls);
         cJSON_AddNumberToObject(item, "seconds", t->seconds);
-        cJSON_AddNumberToObject(item, "share", t->seconds / step->times.mean);
+        cJSON_AddNumberToObject(item, "share", t->seconds / step->parts_seconds);
         cJSON_AddNumberToObject(item, "flops", t->flops);
         cJSON_AddNumberToObject(item, "bytes", t->bytes);
         cJSON_AddItemToArray(operations, item);
@@ -100,6 +103,8 @@ static void add_step(cJSON *array, const BenchReport *report, const StepBench *s
     add_times(item, &step->times);
     cJSON_AddNumberToObject(item, "images_per_s", (double)step->samples / step->times.median);
     cJSON_AddNumberToObject(item, "flops", step->flops);
+    cJSON_AddNumberToObject(item, "parts_seconds", step->parts_seconds);
+    cJSON_AddNumberToObject(item, "parts_flops", step->parts_flops);
     cJSON_AddNumberToObject(item, "counted_flops", step->counted_flops);
     cJSON_AddNumberToObject(item, "flops_per_s", rate);
     add_known(item, "share_of_product_rate", rate / bench_report_step_limit(report, step));
@@ -110,6 +115,7 @@ static void add_step(cJSON *array, const BenchReport *report, const StepBench *s
     cJSON_AddNumberToObject(memory, "scratch", (double)step->scratch_bytes);
     cJSON_AddNumberToObject(memory, "batch", (double)step->batch_bytes);
     add_known(memory, "peak_resident", (double)step->peak_rss_bytes);
+    add_known(memory, "peak_device", (double)step->peak_device_bytes);
     add_breakdown(item, step);
     cJSON_AddItemToArray(array, item);
 }

@@ -7,8 +7,8 @@ static const double MILLI = 1e3, GIGA = 1e-9;
 
 double bench_report_step_limit(const BenchReport *report, const StepBench *step)
 {
-    double bf16 = report->rows.limit[BENCH_FLOPS_BF16];
-    return step->dtype == DTYPE_BF16 && bf16 > 0 ? bf16 : report->rows.limit[BENCH_FLOPS_FP32];
+    double own = report->rows.limit[bench_rows_flops(step->dtype)];
+    return own > 0 ? own : report->rows.limit[BENCH_FLOPS_FP32];
 }
 
 /* "12.3 %", or "-" where there is nothing to compare with. */
@@ -25,6 +25,7 @@ static void print_row(const BenchRows *rows, const BenchRow *row, FILE *out)
 {
     static const char *const UNITS[BENCH_UNIT_COUNT] = {[BENCH_FLOPS_FP32] = "GFLOP/s",
                                                         [BENCH_FLOPS_BF16] = "GFLOP/s",
+                                                        [BENCH_FLOPS_FP16] = "GFLOP/s",
                                                         [BENCH_BYTES] = "GB/s",
                                                         [BENCH_IMAGES] = "images/s"};
     char share[16];
@@ -34,15 +35,22 @@ static void print_row(const BenchRows *rows, const BenchRow *row, FILE *out)
             percent(bench_rows_share(rows, row), share));
 }
 
+static void print_limit(const char *type, double limit, FILE *out)
+{
+    if (limit > 0)
+        fprintf(out, ", %s products %.1f GFLOP/s", type, limit * GIGA);
+    else
+        fprintf(out, ", %s products not supported", type);
+}
+
 void bench_report_print_rows(const BenchReport *report, FILE *out)
 {
     const BenchRows *rows = &report->rows;
     fprintf(out, "%s, %d of %d cores\n", report->processor, report->threads, report->cores);
-    fprintf(out, "limits: fp32 products %.1f GFLOP/s, bf16 products ", rows->limit[BENCH_FLOPS_FP32] * GIGA);
-    if (rows->limit[BENCH_FLOPS_BF16] > 0)
-        fprintf(out, "%.1f GFLOP/s", rows->limit[BENCH_FLOPS_BF16] * GIGA);
-    else
-        fprintf(out, "not supported");
+    if (report->device[0]) fprintf(out, "computing on %s\n", report->device);
+    fprintf(out, "limits: fp32 products %.1f GFLOP/s", rows->limit[BENCH_FLOPS_FP32] * GIGA);
+    print_limit("bf16", rows->limit[BENCH_FLOPS_BF16], out);
+    if (report->device[0]) print_limit("fp16", rows->limit[BENCH_FLOPS_FP16], out);
     fprintf(out, ", copying %.1f GB/s\n", rows->limit[BENCH_BYTES] * GIGA);
     if (report->pictures[0]) fprintf(out, "pictures: %s\n", report->pictures);
     const char *section = "";
@@ -77,7 +85,7 @@ static void print_parts(const BenchReport *report, const StepBench *step, FILE *
     fprintf(out, "  %-28s %6s %10s %8s  %18s %8s\n", "part", "", "ms", "of step", "rate", "of limit");
     for (int i = 0; i < STEP_PART_COUNT; i++)
         if (step->part_seconds[i] != 0)
-            print_part(step_flops_part_name((StepPart)i), 0, step->part_seconds[i], step->times.mean,
+            print_part(step_flops_part_name((StepPart)i), 0, step->part_seconds[i], step->parts_seconds,
                        step->part_flops[i] / step->part_seconds[i], "GFLOP/s", limit, out);
 }
 
@@ -97,11 +105,11 @@ static void print_operations(const BenchReport *report, const StepBench *step, F
         printed[slowest] = true;
         const OpsTimedTotal *t = &step->operations[slowest];
         bool products = t->flops > 0;
-        print_part(ops_timed_name(slowest), t->calls, t->seconds, step->times.mean,
+        print_part(ops_timed_name(slowest), t->calls, t->seconds, step->parts_seconds,
                    (products ? t->flops : t->bytes) / t->seconds, products ? "GFLOP/s" : "GB/s",
                    products ? product_limit : report->rows.limit[BENCH_BYTES], out);
     }
-    print_part("other", 0, step->other_seconds, step->times.mean, 0, "", 0, out);
+    print_part("other", 0, step->other_seconds, step->parts_seconds, 0, "", 0, out);
 }
 
 void bench_report_print_step(const BenchReport *report, const StepBench *step, FILE *out)
@@ -122,6 +130,8 @@ void bench_report_print_step(const BenchReport *report, const StepBench *step, F
             (double)step->weight_bytes * MIB, (double)step->step_bytes * MIB,
             (double)step->scratch_bytes * MIB, (double)step->batch_bytes * MIB,
             (double)step->peak_rss_bytes * MIB);
+    if (step->peak_device_bytes > 0)
+        fprintf(out, "  peak of device memory, MiB: %.1f\n", (double)step->peak_device_bytes * MIB);
     print_parts(report, step, out);
     print_operations(report, step, out);
 }

@@ -9,6 +9,7 @@
 
 typedef struct {
     char processor[128];
+    char device[128];   /* that computes; "" for the processor */
     int threads, cores; /* used; online */
     BenchRows rows;
     StepBench *steps; /* [step_count] owned by the caller */

@@ -6,11 +6,13 @@
 #ifndef DINOBATCH_BENCH_BENCH_ROWS_H
 #define DINOBATCH_BENCH_BENCH_ROWS_H
 
+#include "base/dtype.h"
 #include "bench/bench_timer.h"
 
 typedef enum {
     BENCH_FLOPS_FP32, /* multiply and add are two; compared with the fp32 product of large matrices */
     BENCH_FLOPS_BF16, /* compared with the bf16 product */
+    BENCH_FLOPS_FP16, /* compared with the fp16 product */
     BENCH_BYTES,      /* read and written; compared with copying */
     BENCH_IMAGES,     /* compared with nothing */
     BENCH_UNIT_COUNT
@@ -29,6 +31,12 @@ typedef struct {
     int count;
     double limit[BENCH_UNIT_COUNT]; /* units per second; 0: not there, or no such limit */
 } BenchRows;
+
+/* FLOPs in products of that type. */
+static inline BenchUnit bench_rows_flops(Dtype dtype)
+{
+    return dtype == DTYPE_BF16 ? BENCH_FLOPS_BF16 : dtype == DTYPE_F16 ? BENCH_FLOPS_FP16 : BENCH_FLOPS_FP32;
+}
 
 /* A zeroed BenchRows is empty. */
 void bench_rows_fini(BenchRows *rows);

@@ -11,9 +11,11 @@
 #include <stdbool.h>
 
 typedef struct {
+    Device *device; /* whose limits */
     int threads;
     double seconds; /* of each measurement */
     bool shapes;    /* also products of the model's shapes, and other ways to copy */
+    bool quick;     /* smallest sizes: a test of the measurement, not of the machine */
 } MachineLimitsParams;
 
 /* Whether this processor multiplies bf16 numbers by itself. */
@@ -22,8 +24,8 @@ bool machine_limits_has_bf16(void);
 /* "AMD EPYC ..." or "unknown" into text[size]. */
 void machine_limits_processor(char *text, int size);
 
-/* Adds rows of section "limits" and sets the limits of BENCH_FLOPS_FP32, BENCH_FLOPS_BF16 (left at 0 where
- * the processor has none) and BENCH_BYTES. */
+/* Adds rows of section "limits" and sets the limits of products in each type (left at 0 where the processor
+ * has none) and of BENCH_BYTES. */
 void machine_limits_measure(BenchRows *rows, const MachineLimitsParams *params);
 
 #endif

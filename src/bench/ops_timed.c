@@ -4,6 +4,7 @@
  */
 #include "bench/ops_timed.h"
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/memory.h"
 
@@ -11,6 +12,8 @@
 
 typedef struct {
     double flops, bytes;
+    Tensor lengths;    /* where the device alone knows how long sequences are: their starts, */
+    double per_square; /* and the flops for each square of a length */
 } Work;
 
 static Work product(int64_t m, int64_t n, int64_t k)
@@ -20,7 +23,10 @@ static Work product(int64_t m, int64_t n, int64_t k)
 
 static Work times(double factor, Work work)
 {
-    return (Work){.flops = factor * work.flops, .bytes = factor * work.bytes};
+    work.flops *= factor;
+    work.bytes *= factor;
+    work.per_square *= factor;
+    return work;
 }
 
 static Work moved(const Tensor *tensors, size_t count)
@@ -34,22 +40,28 @@ static Work moved(const Tensor *tensors, size_t count)
 /* A tensor that is read and written is listed twice. */
 #define MOVED(...) moved((const Tensor[]){__VA_ARGS__}, sizeof((Tensor[]){__VA_ARGS__}) / sizeof(Tensor))
 
-/* An activation, and the fp32 rows that it is added to. */
-static Work moved_into_rows(Tensor y)
+/* Also so many fp32 tensors of the shape of y: rows that are read, written, or both. */
+static Work with_rows(Work work, Tensor y, int count)
 {
-    return (Work){.bytes = (double)tensor_bytes(y) + 2.0 * sizeof(float) * (double)tensor_count(y)};
+    work.bytes += count * (double)sizeof(float) * (double)tensor_count(y);
+    return work;
+}
+
+static double sum_of_squares(const int32_t *starts, int64_t count)
+{
+    double sum = 0;
+    for (int64_t s = 0; s + 1 < count; s++)
+        sum += (double)(starts[s + 1] - starts[s]) * (double)(starts[s + 1] - starts[s]);
+    return sum;
 }
 
 /* Scores and weighted sum of each sequence: two products of its length squared by the width of all heads. */
-static Work attention(Tensor cu_seqlens, int64_t width)
+static Work attention(const Ops *ops, Tensor cu_seqlens, int64_t width)
 {
-    Work work = {0};
-    const int32_t *at = tensor_i32(cu_seqlens);
-    for (int64_t s = 0; s + 1 < cu_seqlens.shape[0]; s++) {
-        int64_t n = at[s + 1] - at[s];
-        work.flops += 2 * product(n, n, width).flops;
-    }
-    return work;
+    double per_square = 4.0 * (double)width;
+    if (device_kind(ops->device) != DEVICE_CPU)
+        return (Work){.lengths = cu_seqlens, .per_square = per_square};
+    return (Work){.flops = per_square * sum_of_squares(tensor_i32(cu_seqlens), cu_seqlens.shape[0])};
 }
 
 /* Student scores, and with the backward both gradients. Teacher scores are Sinkhorn's, made there. */
@@ -67,17 +79,17 @@ static Work cross_entropy(const PrototypeCrossEntropy *args)
 #define CALL_linear_backward_weight  (inner, dw, db, dy, x)
 #define WORK_linear_backward_weight  product(x.shape[0], dw.shape[0], dw.shape[1])
 #define CALL_layer_norm_forward      (inner, y, stats, kept, x, rows, w, b, eps)
-#define WORK_layer_norm_forward      MOVED(y, y, kept)
+#define WORK_layer_norm_forward      with_rows(MOVED(y, kept), y, 1)
 #define CALL_layer_norm_backward     (inner, dx, dw, db, dy, x, rows, stats, w)
-#define WORK_layer_norm_backward     MOVED(dy, dy, dy, dy)
+#define WORK_layer_norm_backward     with_rows(MOVED(dy), dy, 3)
 #define CALL_l2_normalize_forward    (inner, y, norms, x, eps)
 #define WORK_l2_normalize_forward    MOVED(y, x)
 #define CALL_l2_normalize_backward   (inner, dx, dy, y, norms, eps)
 #define WORK_l2_normalize_backward   MOVED(dx, dy, y)
 #define CALL_attention_forward       (inner, out, lse, qkv, cu_seqlens, heads)
-#define WORK_attention_forward       attention(cu_seqlens, out.shape[1])
+#define WORK_attention_forward       attention(ops, cu_seqlens, out.shape[1])
 #define CALL_attention_backward      (inner, dqkv, dout, out, lse, qkv, cu_seqlens, heads)
-#define WORK_attention_backward      times(2, attention(cu_seqlens, out.shape[1]))
+#define WORK_attention_backward      times(2, attention(ops, cu_seqlens, out.shape[1]))
 #define CALL_gelu_forward            (inner, y, x)
 #define WORK_gelu_forward            MOVED(y, x)
 #define CALL_gelu_backward           (inner, dx, dy, x)
@@ -87,13 +99,13 @@ static Work cross_entropy(const PrototypeCrossEntropy *args)
 #define CALL_swiglu_backward         (inner, dx12, dy, x12)
 #define WORK_swiglu_backward         MOVED(dx12, dy, x12)
 #define CALL_residual_forward        (inner, x, y, rows, row_scale, gamma)
-#define WORK_residual_forward        moved_into_rows(y)
+#define WORK_residual_forward        with_rows(MOVED(y), y, 2)
 #define CALL_residual_backward       (inner, dy, dgamma, dx, y, rows, row_scale, gamma)
-#define WORK_residual_backward       MOVED(dy, dy, y)
+#define WORK_residual_backward       with_rows(MOVED(dy, y), dy, 1)
 #define CALL_gather_rows             (inner, y, x, rows)
 #define WORK_gather_rows             MOVED(y, y)
 #define CALL_scatter_add_rows        (inner, x, y, rows)
-#define WORK_scatter_add_rows        moved_into_rows(y)
+#define WORK_scatter_add_rows        with_rows(MOVED(y), y, 2)
 #define CALL_cast                    (inner, out, in)
 #define WORK_cast                    MOVED(out, in)
 #define CALL_zero                    (inner, x)
@@ -157,15 +169,118 @@ static void note(OpsTimedTotal *total, double seconds, Work work)
     total->bytes += work.bytes;
 }
 
-#define OPS_TIMED_WRAPPER(name, arguments)                               \
-    static void timed_##name arguments                                   \
-    {                                                                    \
-        const Ops *inner = timed_of(ops)->inner;                         \
-        OpsTimedTotal *total = &timed_of(ops)->totals[OPS_TIMED_##name]; \
-        Work work = WORK_##name;                                         \
-        double start = clock_seconds();                                  \
-        inner->name CALL_##name;                                         \
-        note(total, clock_seconds() - start, work);                      \
+/* --- calls of a GPU ------------------------------------------------------------------------------------ */
+
+enum { LENGTHS = 1 << 20 };
+
+typedef struct {
+    int operation;
+    Work work;
+    int64_t first_length, length_count; /* among `lengths` */
+    double *into;
+} TimedCall;
+
+/* Call i lies between events 2 i and 2 i + 1. */
+typedef struct OpsTimedCalls {
+    Device *device; /* borrowed */
+    TimedCall *calls;
+    DeviceEvent **events;
+    int64_t count, capacity;
+    int32_t *lengths; /* [LENGTHS] host copies of sequence starts, on their way; owned */
+    int64_t length_count;
+    double *into;
+} OpsTimedCalls;
+
+static OpsTimedCalls *calls_create(Device *device)
+{
+    OpsTimedCalls *c = memory_alloc(sizeof *c);
+    *c = (OpsTimedCalls){.device = device, .lengths = device_alloc_host(device, LENGTHS * sizeof(int32_t))};
+    return c;
+}
+
+static void calls_destroy(OpsTimedCalls *c)
+{
+    if (!c) return;
+    for (int64_t i = 0; i < 2 * c->capacity; i++)
+        device_event_destroy(c->events[i]);
+    memory_free(c->events);
+    memory_free(c->calls);
+    device_free_host(c->device, c->lengths);
+    memory_free(c);
+}
+
+static void make_room(OpsTimedCalls *c)
+{
+    if (c->count < c->capacity) return;
+    int64_t capacity = c->capacity ? 2 * c->capacity : 256;
+    size_t old = (size_t)c->capacity, now = (size_t)capacity;
+    c->calls = memory_grow(c->calls, old * sizeof *c->calls, now * sizeof *c->calls);
+    c->events = memory_grow(c->events, 2 * old * sizeof(DeviceEvent *), 2 * now * sizeof(DeviceEvent *));
+    for (int64_t i = 2 * c->capacity; i < 2 * capacity; i++)
+        c->events[i] = device_event_create(c->device);
+    c->capacity = capacity;
+}
+
+static double begin(const OpsTimed *timed)
+{
+    OpsTimedCalls *c = timed->calls;
+    if (!c) return clock_seconds();
+    make_room(c);
+    device_event_record(c->events[2 * c->count]);
+    return 0;
+}
+
+static void end(const OpsTimed *timed, int operation, Work work, double started)
+{
+    OpsTimedCalls *c = timed->calls;
+    if (!c) {
+        note(&timed->totals[operation], clock_seconds() - started, work);
+        return;
+    }
+    device_event_record(c->events[2 * c->count + 1]);
+    TimedCall *call = &c->calls[c->count++];
+    *call = (TimedCall){.operation = operation, .work = work, .into = c->into};
+    if (!tensor_given(work.lengths)) return;
+    call->first_length = c->length_count;
+    call->length_count = work.lengths.shape[0];
+    c->length_count += call->length_count;
+    CHECK(c->length_count <= LENGTHS);
+    device_download(c->device, c->lengths + call->first_length, work.lengths.data,
+                    tensor_bytes(work.lengths));
+}
+
+void ops_timed_collect(OpsTimed *timed)
+{
+    OpsTimedCalls *c = timed->calls;
+    if (!c) return;
+    device_finish(c->device);
+    for (int64_t i = 0; i < c->count; i++) {
+        TimedCall *call = &c->calls[i];
+        double seconds = device_event_seconds(c->events[2 * i], c->events[2 * i + 1]);
+        call->work.flops +=
+            call->work.per_square * sum_of_squares(c->lengths + call->first_length, call->length_count);
+        note(&timed->totals[call->operation], seconds, call->work);
+        if (call->into) *call->into += seconds;
+    }
+    c->count = c->length_count = 0;
+}
+
+void ops_timed_into(OpsTimed *timed, double *seconds)
+{
+    if (timed->calls) timed->calls->into = seconds;
+}
+
+/* --- the table ----------------------------------------------------------------------------------------- */
+
+#define OPS_TIMED_WRAPPER(name, arguments)           \
+    static void timed_##name arguments               \
+    {                                                \
+        const OpsTimed *timed = timed_of(ops);       \
+        const Ops *inner = timed->inner;             \
+        Work work = WORK_##name;                     \
+        double started = begin(timed);               \
+        inner->name CALL_##name;                     \
+        end(timed, OPS_TIMED_##name, work, started); \
     }
 OPS_LIST(OPS_TIMED_WRAPPER)
 
@@ -173,6 +288,7 @@ void ops_timed_init(OpsTimed *timed, const Ops *inner)
 {
     *timed = (OpsTimed){.ops = *inner, .inner = inner};
     timed->totals = memory_alloc_array(OPS_TIMED_COUNT, sizeof *timed->totals);
+    if (device_kind(inner->device) != DEVICE_CPU) timed->calls = calls_create(inner->device);
 #define OPS_TIMED_ENTRY(name_, arguments) timed->ops.name_ = timed_##name_;
     OPS_LIST(OPS_TIMED_ENTRY)
 #undef OPS_TIMED_ENTRY
@@ -181,11 +297,13 @@ void ops_timed_init(OpsTimed *timed, const Ops *inner)
 void ops_timed_fini(OpsTimed *timed)
 {
     memory_free(timed->totals);
+    calls_destroy(timed->calls);
     *timed = (OpsTimed){0};
 }
 
 void ops_timed_reset(OpsTimed *timed)
 {
+    ops_timed_collect(timed);
     memset(timed->totals, 0, OPS_TIMED_COUNT * sizeof *timed->totals);
 }
 

@@ -3,7 +3,11 @@
  *     OpsTimed timed;
  *     ops_timed_init(&timed, ops);
  *     ... &timed.ops wherever a `const Ops *` goes ...
+ *     ops_timed_collect(&timed);
  *     timed.totals[OPS_TIMED_gelu_forward].seconds
+ *
+ * On a GPU the time is the GPU's, between events before and after each call: the host does not wait for any,
+ * but the events themselves take a microsecond or two.
  *
  * Work is what the result needs, once: products count multiply and add as two, backwards of attention and of
  * the losses do not count scores that are computed again, so a rate made of it is comparable between ways to
@@ -29,9 +33,10 @@ typedef struct {
 } OpsTimedTotal;
 
 typedef struct {
-    Ops ops;               /* first: the wrappers find the rest from it */
-    const Ops *inner;      /* borrowed */
-    OpsTimedTotal *totals; /* [OPS_TIMED_COUNT] owned */
+    Ops ops;                     /* first: the wrappers find the rest from it */
+    const Ops *inner;            /* borrowed */
+    OpsTimedTotal *totals;       /* [OPS_TIMED_COUNT] owned */
+    struct OpsTimedCalls *calls; /* of a GPU, since the last collect; NULL on a CPU; owned */
 } OpsTimed;
 
 /* `inner` must outlive it. Released by ops_timed_fini. */
@@ -40,6 +45,13 @@ void ops_timed_fini(OpsTimed *timed);
 
 /* Forgets all calls so far. */
 void ops_timed_reset(OpsTimed *timed);
+
+/* Brings `totals` up to date: waits for the calls made so far. */
+void ops_timed_collect(OpsTimed *timed);
+
+/* The seconds of calls from now on are added to *seconds, too, when they are collected; NULL: to nothing. For
+ * GPUs alone: on a CPU the caller has a clock. */
+void ops_timed_into(OpsTimed *timed, double *seconds);
 
 /* "linear_forward", .. */
 const char *ops_timed_name(int operation);

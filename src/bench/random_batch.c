@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-void random_batch_init(Batch *batch, const Config *config, const SslGroups *groups)
+void random_batch_init(Batch *batch, const Config *config, const SslGroups *groups, Device *device)
 {
     int64_t side = config->crops.global_crops_size / config->student.patch_size;
     *batch = (Batch){.samples = groups->groups * groups->group_size,
@@ -18,7 +18,7 @@ void random_batch_init(Batch *batch, const Config *config, const SslGroups *grou
                      .global_size = config->crops.global_crops_size,
                      .local_size = config->crops.local_crops_size,
                      .patches = side * side};
-    batch_init(batch, NULL);
+    batch_init(batch, device_kind(device) == DEVICE_CPU ? NULL : device);
     int64_t global = 3 * batch->global_size * batch->global_size;
     int64_t local = 3 * batch->local_size * batch->local_size;
     bench_operands_fill(batch->global_crops, batch->samples * AUGMENT_GLOBAL_CROPS * global, 1.0);

@@ -6,8 +6,9 @@
 #include "data/batch.h"
 #include "ssl/ssl_meta_arch.h"
 
-/* Sizes from the configuration, normal numbers as pixels. Own storage, released by batch_fini. */
-void random_batch_init(Batch *batch, const Config *config, const SslGroups *groups);
+/* Sizes from the configuration, normal numbers as pixels, for that device. Own storage, released by
+ * batch_fini. */
+void random_batch_init(Batch *batch, const Config *config, const SslGroups *groups, Device *device);
 
 /* Makes it the batch of iteration `step`: new masks. scratch [2 * group_size * patches] bytes. */
 void random_batch_advance(Batch *batch, const Config *config, int64_t step, uint8_t *scratch);

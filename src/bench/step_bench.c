@@ -24,7 +24,8 @@ typedef struct StepRun {
     const StepBenchParams *params;
     SslGroups groups;
     Device *device; /* owned */
-    Ops *ops;       /* owned */
+    bool gpu;
+    Ops *ops; /* owned */
     OpsTimed timed;
     SslMetaArch ssl;
     AdamwOptimizer optimizer;
@@ -51,18 +52,20 @@ static StepPart part_of(const Listener *listener, int unit, NnPhase phase)
     return PARTS[listener->teacher ? 0 : phase == NN_FORWARD ? 1 : 2][kind];
 }
 
+/* On a GPU the part's time is that of its operations, on a CPU the host's. */
 static void before_unit(void *context, int unit, NnPhase phase)
 {
-    (void)unit;
-    (void)phase;
     Listener *listener = context;
     listener->started = clock_seconds();
+    ops_timed_into(&listener->run->timed, &listener->run->part_seconds[part_of(listener, unit, phase)]);
 }
 
 static void after_unit(void *context, int unit, NnPhase phase)
 {
     Listener *listener = context;
-    listener->run->part_seconds[part_of(listener, unit, phase)] += clock_seconds() - listener->started;
+    StepRun *run = listener->run;
+    ops_timed_into(&run->timed, NULL);
+    if (!run->gpu) run->part_seconds[part_of(listener, unit, phase)] += clock_seconds() - listener->started;
 }
 
 static Status run_init(StepRun *run, const StepBenchParams *params, Error *error)
@@ -71,11 +74,12 @@ static Status run_init(StepRun *run, const StepBenchParams *params, Error *error
     *run = (StepRun){.params = params};
     TRY(ssl_groups_deal(&run->groups, config, comm_rank(params->comm), comm_size(params->comm), error));
     OpsLimits limits = ssl_ops_limits(config, &run->groups);
-    run->device = device_open_host();
+    TRY(device_open(&run->device, params->device, 0, error));
+    run->gpu = device_kind(run->device) != DEVICE_CPU;
     run->ops = ops_create(run->device, &limits, &(OpsOptions){.threads = params->threads});
     ops_timed_init(&run->timed, run->ops);
     SslMetaArch *ssl = &run->ssl;
-    ssl_meta_arch_init(ssl, config, &run->groups, &run->timed.ops, params->comm);
+    ssl_meta_arch_init(ssl, config, &run->groups, run->gpu ? run->ops : &run->timed.ops, params->comm);
     param_groups_assign(&ssl->table, ssl->vit.config.depth, config->optim.layerwise_decay,
                         config->optim.patch_embed_lr_mult);
     ssl_meta_arch_initialise(ssl, (uint64_t)config->train.seed);
@@ -85,7 +89,7 @@ static Status run_init(StepRun *run, const StepBenchParams *params, Error *error
     run->teacher = (Listener){.run = run, .teacher = true};
     ssl->student_hooks = (NnHooks){&run->student, before_unit, after_unit};
     ssl->teacher_hooks = (NnHooks){&run->teacher, before_unit, after_unit};
-    random_batch_init(&run->batch, config, &run->groups);
+    random_batch_init(&run->batch, config, &run->groups, run->device);
     run->mask_scratch = memory_alloc((size_t)(2 * run->groups.group_size * run->batch.patches));
     return STATUS_OK;
 }
@@ -93,24 +97,27 @@ static Status run_init(StepRun *run, const StepBenchParams *params, Error *error
 static void run_fini(StepRun *run)
 {
     if (!run->ops) return;
+    device_finish(run->device);
     memory_free(run->mask_scratch);
     batch_fini(&run->batch);
     adamw_optimizer_fini(&run->optimizer);
     ssl_meta_arch_fini(&run->ssl);
     ops_timed_fini(&run->timed);
     ops_destroy(run->ops);
-    device_close(run->device);
+}
+
+static void forget_times(StepRun *run)
+{
+    ops_timed_reset(&run->timed);
+    memset(run->part_seconds, 0, sizeof run->part_seconds);
+    run->masked = 0;
 }
 
 /* The first step warms up: what it took is forgotten. */
 static void next_batch(void *context)
 {
     StepRun *run = context;
-    if (run->steps <= 1) {
-        ops_timed_reset(&run->timed);
-        memset(run->part_seconds, 0, sizeof run->part_seconds);
-        run->masked = 0;
-    }
+    if (run->steps <= 1) forget_times(run);
     random_batch_advance(&run->batch, run->params->config, run->steps++, run->mask_scratch);
 }
 
@@ -118,7 +125,6 @@ static void one_step(void *context)
 {
     StepRun *run = context;
     SslMetaArch *ssl = &run->ssl;
-    const Ops *ops = &run->timed.ops;
     const Config *config = run->params->config;
     AdamwOptimizerStep step = {.schedule = {.lr = 1e-4,
                                             .weight_decay = 0.04,
@@ -129,15 +135,38 @@ static void one_step(void *context)
                                .scaled = ssl->scaled};
     ssl_meta_arch_forward_backward(ssl, &run->batch, step.schedule.teacher_temp);
     double gradients_done = clock_seconds();
-    adamw_optimizer_step(&run->optimizer, ops, ssl->student, ssl->grads, ssl->control,
+    ops_timed_into(&run->timed, &run->part_seconds[STEP_OPTIMIZER]);
+    adamw_optimizer_step(&run->optimizer, ssl->ops, ssl->student, ssl->grads, ssl->control,
                          tensor_rows(ssl->figures, 0, ssl->layout.dino_entropy), &step);
     double update_done = clock_seconds();
+    ops_timed_into(&run->timed, &run->part_seconds[STEP_AVERAGE]);
     ssl_meta_arch_update_teacher(ssl, step.schedule.momentum);
     ssl_meta_arch_refresh(ssl);
+    ops_timed_into(&run->timed, NULL);
+    run->masked += (double)ssl->masked_patches;
+    if (run->gpu) return;
     run->figures = ssl_meta_arch_last_figures(ssl);
     run->part_seconds[STEP_OPTIMIZER] += update_done - gradients_done;
     run->part_seconds[STEP_AVERAGE] += clock_seconds() - update_done;
-    run->masked += (double)run->figures.masked_patches;
+}
+
+/* One step with an event around every operation. Returns its time. */
+static double take_apart(StepRun *run)
+{
+    DeviceEvent *before = device_event_create(run->device), *after = device_event_create(run->device);
+    run->ssl.ops = &run->timed.ops;
+    next_batch(run);
+    forget_times(run);
+    device_event_record(before);
+    one_step(run);
+    device_event_record(after);
+    ops_timed_collect(&run->timed);
+    double seconds = device_event_seconds(before, after);
+    run->ssl.ops = run->ops;
+    run->figures = ssl_meta_arch_last_figures(&run->ssl);
+    device_event_destroy(before);
+    device_event_destroy(after);
+    return seconds;
 }
 
 /* --- memory ------------------------------------------------------------------------------------------- */
@@ -174,14 +203,20 @@ static void fill_memory(StepBench *result, const StepRun *run)
     result->scratch_bytes = run->ops->scratch->capacity;
     result->batch_bytes = batch_bytes(&run->batch);
     result->peak_rss_bytes = peak_bytes();
+    if (run->gpu) result->peak_device_bytes = device_memory_peak(run->device);
 }
 
 /* --- where the time goes ------------------------------------------------------------------------------ */
 
+static double steps_taken_apart(const StepBench *result, const StepRun *run)
+{
+    return run->gpu ? 1.0 : (double)result->times.count;
+}
+
 static void fill_parts(StepBench *result, const StepRun *run)
 {
     const OpsTimedTotal *t = result->operations;
-    double steps = (double)result->times.count, known = 0;
+    double steps = steps_taken_apart(result, run), known = 0;
     for (int i = 0; i < STEP_PART_COUNT; i++)
         result->part_seconds[i] = run->part_seconds[i] / steps;
     result->part_seconds[STEP_TARGETS] =
@@ -190,12 +225,12 @@ static void fill_parts(StepBench *result, const StepRun *run)
         t[OPS_TIMED_prototype_cross_entropy].seconds + t[OPS_TIMED_koleo].seconds;
     for (int i = 0; i < STEP_OTHER; i++)
         known += result->part_seconds[i];
-    result->part_seconds[STEP_OTHER] = result->times.mean - known;
+    result->part_seconds[STEP_OTHER] = result->parts_seconds - known;
 }
 
 static void fill_operations(StepBench *result, const StepRun *run)
 {
-    double steps = (double)result->times.count, known = 0;
+    double steps = steps_taken_apart(result, run), known = 0;
     for (int i = 0; i < OPS_TIMED_COUNT; i++) {
         const OpsTimedTotal *total = &run->timed.totals[i];
         result->operations[i] = (OpsTimedTotal){.calls = llround((double)total->calls / steps),
@@ -205,18 +240,22 @@ static void fill_operations(StepBench *result, const StepRun *run)
         result->counted_flops += total->flops / steps;
         known += total->seconds / steps;
     }
-    result->other_seconds = result->times.mean - known;
+    result->other_seconds = result->parts_seconds - known;
 }
 
-static void fill(StepBench *result, const StepRun *run)
+/* After the timed steps. On a GPU one more follows. */
+static void fill(StepBench *result, StepRun *run)
 {
     const SslMetaArch *ssl = &run->ssl;
     snprintf(result->name, sizeof result->name, "%s", run->params->name);
-    result->dtype = ssl->student_reduced ? DTYPE_BF16 : DTYPE_F32;
+    result->dtype = weights_act(&ssl->student_weights[PARAM_BACKBONE]);
     result->samples = run->batch.samples;
     result->parameters = ssl->table.flat_count;
     result->masked = run->masked / (double)result->times.count;
     result->flops = step_flops_count(ssl, result->masked, result->part_flops);
+    result->parts_seconds = run->gpu ? take_apart(run) : result->times.mean;
+    result->parts_flops = result->flops;
+    if (run->gpu) result->parts_flops = step_flops_count(ssl, run->masked, result->part_flops);
     result->loss = run->figures.total_loss;
     fill_memory(result, run);
     fill_operations(result, run);
@@ -230,7 +269,7 @@ Status step_bench_run(StepBench *result, const StepBenchParams *params, Error *e
     StepRun *run = memory_alloc(sizeof *run);
     Status status = run_init(run, params, error);
     if (status == STATUS_OK) {
-        BenchTask task = {.context = run, .prepare = next_batch, .work = one_step};
+        BenchTask task = {.context = run, .prepare = next_batch, .work = one_step, .device = run->device};
         result->times = bench_timer_run(&task, params->seconds, LEAST_STEPS);
         fill(result, run);
         if (!isfinite(result->loss))
@@ -238,6 +277,7 @@ Status step_bench_run(StepBench *result, const StepBenchParams *params, Error *e
                                  params->name);
     }
     run_fini(run);
+    device_close(run->device);
     memory_free(run);
     return status;
 }

@@ -1,5 +1,5 @@
 /* golden_train.c - train_*.h5: five complete training steps, several ranks as groups of one process. */
-#include "../support/ops_support.h"
+#include "golden_device.h"
 #include "golden_params.h"
 
 #include "base/memory.h"
@@ -68,6 +68,17 @@ static void read_model(Run *run)
     c->crops.local_crops_number = integer(run, "n_local_crops");
 }
 
+/* The files were computed in fp32. */
+static void set_precision(Config *c)
+{
+    ConfigPrecisions *both[] = {&c->compute_precision.student, &c->compute_precision.teacher};
+    for (int i = 0; i < 2; i++) {
+        both[i]->backbone.mixed_precision.param_dtype = DTYPE_F32;
+        both[i]->dino_head.mixed_precision.param_dtype = DTYPE_F32;
+        both[i]->ibot_head.mixed_precision.param_dtype = DTYPE_F32;
+    }
+}
+
 static void read_losses(Run *run)
 {
     Config *c = &run->config;
@@ -118,12 +129,29 @@ static void read_optimisation(Run *run)
 /* --- a run ------------------------------------------------------------------------------------------------
  */
 
+/* All parameters of a group of the file into flat, in the device's memory. */
+static void load_params(Run *run, float *flat, const char *group)
+{
+    size_t bytes = (size_t)run->ssl.table.flat_count * sizeof *flat;
+    float *host = memory_alloc(bytes);
+    golden_params_load(run->golden, &run->ssl.table, GOLDEN_NAMES_WITH_MODULE, host, group);
+    device_upload(run->ops->device, flat, host, bytes);
+    memory_free(host);
+}
+
+/* The flat buffer's numbers on the host. */
+static const float *fetch_flat(Run *run, const float *flat)
+{
+    return golden_device_f32(run->golden, run->ops, flat, run->ssl.table.flat_count);
+}
+
 static void run_init(Run *run, Golden *golden)
 {
     *run = (Run){.golden = golden};
     config_init(&run->config);
     run->ranks = integer(run, "world_size");
     run->steps = integer(run, "steps");
+    set_precision(&run->config);
     read_model(run);
     read_losses(run);
     read_optimisation(run);
@@ -133,14 +161,12 @@ static void run_init(Run *run, Golden *golden)
         golden_fail(golden, "settings: %s", error.text);
     run->comm = comm_self_create();
     OpsLimits limits = ssl_ops_limits(&run->config, &run->groups);
-    run->ops = ops_support_open(&limits, 0);
+    run->ops = golden_device_open(golden, &limits);
     ssl_meta_arch_init(&run->ssl, &run->config, &run->groups, run->ops, run->comm);
-    golden_params_load(golden, &run->ssl.table, GOLDEN_NAMES_WITH_MODULE, run->ssl.student,
-                       "init/student/params");
+    load_params(run, run->ssl.student, "init/student/params");
     /* a file may say that both networks start alike by leaving the teacher out */
     bool teacher = golden_has(golden, "init/teacher/params");
-    golden_params_load(golden, &run->ssl.table, GOLDEN_NAMES_WITH_MODULE, run->ssl.teacher,
-                       teacher ? "init/teacher/params" : "init/student/params");
+    load_params(run, run->ssl.teacher, teacher ? "init/teacher/params" : "init/student/params");
     ssl_meta_arch_refresh(&run->ssl);
     param_groups_assign(&run->ssl.table, run->config.student.depth, run->config.optim.layerwise_decay,
                         run->config.optim.patch_embed_lr_mult);
@@ -162,7 +188,7 @@ static void run_fini(Run *run)
     batch_fini(&run->batch);
     adamw_optimizer_fini(&run->optimizer);
     ssl_meta_arch_fini(&run->ssl);
-    ops_support_close(run->ops);
+    golden_device_close(run->ops);
     comm_destroy(run->comm);
     config_fini(&run->config);
 }
@@ -212,8 +238,10 @@ static void compare_losses(Run *run, int64_t step, const SslFigures *f)
     compare_value(run, f->koleo_loss, step, "loss/koleo_loss");
     compare_value(run, f->ibot_loss, step, "loss/ibot_loss");
     compare_value(run, f->total_loss, step, "loss/total");
+    const double *sums =
+        golden_device_f64(run->golden, run->ops, tensor_f64(run->ssl.figures), run->ssl.layout.count);
     for (int64_t rank = 0; run->ranks > 1 && rank < run->ranks; rank++) {
-        SslGroupLosses g = ssl_meta_arch_group_losses(&run->ssl, tensor_f64(run->ssl.figures), rank);
+        SslGroupLosses g = ssl_meta_arch_group_losses(&run->ssl, sums, rank);
         const struct {
             const char *name;
             double value;
@@ -294,23 +322,38 @@ static void compare_targets(Run *run, int64_t step, double temp)
     memory_free(ibot);
 }
 
+/* The nearest neighbour of each of x[n, D], in host memory. */
+static void nearest_of(Run *run, Tensor x, int32_t *nearest)
+{
+    const Ops *ops = run->ops;
+    double zero = 0;
+    Tensor rows = golden_device_copy(ops, x), loss = golden_device_copy(ops, tensor_1d(&zero, DTYPE_F64, 1));
+    Tensor indices = golden_device_copy(ops, tensor_1d(nearest, DTYPE_I32, x.shape[0]));
+    ops->koleo(ops, loss, indices, tensor_none(), rows, 1, tensor_none());
+    device_download(ops->device, nearest, indices.data, tensor_bytes(indices));
+    device_finish(ops->device);
+    golden_device_free(ops, rows);
+    golden_device_free(ops, loss);
+    golden_device_free(ops, indices);
+}
+
 /* Which rows KoLeo pushes apart, from the class tokens that the step left behind. */
 static void compare_nearest(Run *run, int64_t step)
 {
+    if (!run->ssl.do_koleo) return;
     int64_t B = run->groups.group_size, D = run->config.student.embed_dim;
     float *rows = memory_alloc_array((size_t)(B * D), sizeof(float));
     int64_t *mine = memory_alloc_array((size_t)(2 * B), sizeof *mine);
     int32_t *nearest = memory_alloc_array((size_t)B, sizeof *nearest);
-    for (int64_t rank = 0; rank < run->ranks && run->ssl.do_koleo; rank++) {
+    const float *cls = golden_device_f32(run->golden, run->ops, tensor_f32(run->ssl.current->koleo_cls),
+                                         2 * run->batch.samples * D);
+    for (int64_t rank = 0; rank < run->ranks; rank++) {
         char path[64];
         if (!golden_has(run->golden, "%s/koleo_nearest", rank_path(run, step, rank, path))) continue;
         for (int64_t c = 0; c < 2; c++) {
-            double loss = 0;
-            const float *cls = tensor_f32(run->ssl.current->koleo_cls);
             for (int64_t s = 0; s < B; s++)
                 memcpy(rows + s * D, cls + (2 * (rank * B + s) + c) * D, (size_t)D * sizeof(float));
-            run->ops->koleo(run->ops, tensor_1d(&loss, DTYPE_F64, 1), tensor_1d(nearest, DTYPE_I32, B),
-                            tensor_none(), tensor_2d(rows, DTYPE_F32, B, D), 1, tensor_none());
+            nearest_of(run, tensor_2d(rows, DTYPE_F32, B, D), nearest);
             for (int64_t s = 0; s < B; s++)
                 mine[c * B + s] = nearest[s];
         }
@@ -335,14 +378,19 @@ static TrainScheduleValues compare_schedules(Run *run, const TrainSchedules *sch
 /* --- the whole run -----------------------------------------------------------------------------------------
  */
 
+static void compare_center(Run *run, const float *center, int64_t count, const char *name, const char *suffix)
+{
+    if (golden_has(run->golden, "final/%s%s", name, suffix))
+        golden_compare(run->golden, golden_device_f32(run->golden, run->ops, center, count), count,
+                       "final/%s%s", name, suffix);
+}
+
 static void compare_centers(Run *run, const char *suffix)
 {
     int64_t K = run->config.dino.head_n_prototypes;
     int64_t K_ibot = run->config.ibot.separate_head ? run->config.ibot.head_n_prototypes : K;
-    if (golden_has(run->golden, "final/center_dino%s", suffix))
-        golden_compare(run->golden, run->ssl.dino_center, K, "final/center_dino%s", suffix);
-    if (golden_has(run->golden, "final/center_ibot%s", suffix))
-        golden_compare(run->golden, run->ssl.ibot_center, K_ibot, "final/center_ibot%s", suffix);
+    compare_center(run, run->ssl.dino_center, K, "center_dino", suffix);
+    compare_center(run, run->ssl.ibot_center, K_ibot, "center_ibot", suffix);
 }
 
 static void train_step(Run *run, const TrainSchedules *schedules, int64_t step)
@@ -360,19 +408,23 @@ static void train_step(Run *run, const TrainSchedules *schedules, int64_t step)
     char group[64];
     snprintf(group, sizeof group, "step%d/grad/params", (int)step);
     if (golden_has(run->golden, "%s", group))
-        golden_params_compare(run->golden, &run->ssl.table, GOLDEN_NAMES_WITH_MODULE, run->ssl.grads, group);
+        golden_params_compare(run->golden, &run->ssl.table, GOLDEN_NAMES_WITH_MODULE,
+                              fetch_flat(run, run->ssl.grads), group);
     AdamwOptimizerStep update = {.schedule = values, .clip_grad = run->config.optim.clip_grad};
     adamw_optimizer_step(&run->optimizer, run->ops, run->ssl.student, run->ssl.grads, run->ssl.control,
                          run->ssl.figures, &update);
+    const double *control =
+        golden_device_f64(run->golden, run->ops, tensor_f64(run->ssl.control), CONTROL_COUNT);
     for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
         snprintf(group, sizeof group, "grad_norm/%s", param_module_name((ParamModule)m));
-        compare_value(run, tensor_f64(run->ssl.control)[CONTROL_NORM + m], step, group);
+        compare_value(run, control[CONTROL_NORM + m], step, group);
     }
     ssl_meta_arch_update_teacher(&run->ssl, values.momentum);
     ssl_meta_arch_refresh(&run->ssl);
     if (golden_has(run->golden, "step%d/student_dino_head_last_layer_weight_g", (int)step))
         golden_compare(
-            run->golden, run->ssl.student + run->ssl.table.params[run->ssl.dino_head.weight_g].offset,
+            run->golden,
+            fetch_flat(run, run->ssl.student) + run->ssl.table.params[run->ssl.dino_head.weight_g].offset,
             run->config.dino.head_n_prototypes, "step%d/student_dino_head_last_layer_weight_g", (int)step);
 }
 
@@ -418,7 +470,7 @@ void golden_train(Golden *golden)
     for (int64_t step = 0; step < run.steps; step++)
         train_step(&run, &schedules, step);
     compare_centers(&run, "");
-    compare_final(&run, run.ssl.student, "student");
-    compare_final(&run, run.ssl.teacher, "teacher");
+    compare_final(&run, fetch_flat(&run, run.ssl.student), "student");
+    compare_final(&run, fetch_flat(&run, run.ssl.teacher), "teacher");
     run_fini(&run);
 }

@@ -1,5 +1,5 @@
 /* golden_vit.c - vit_*.h5: the backbone forward and backward, on one set of crops or several in one pack. */
-#include "../support/ops_support.h"
+#include "golden_device.h"
 #include "golden_params.h"
 
 #include "base/memory.h"
@@ -11,21 +11,23 @@
 /* A backbone with the file's weights. */
 typedef struct {
     Golden *golden;
+    const Ops *ops;
     Vit vit;
     ParamTable table;
-    float *params, *grads; /* flat */
+    float *params, *grads; /* flat, of the device */
     Weights weights;
 } Model;
 
 /* One case of the file. "%d" sets where there are several, the plain names where there is one. */
 typedef struct {
     const char *name;
-    int set_count;
     char suffix[PACKED_MAX_SETS][8]; /* "" or "_0", "_1" */
+    VitInput input;
     Arena arena;
     VitPass pass;
-    Tensor *captures; /* [depth] owned */
-    const Ops *ops;
+    Tensor *captures;               /* [depth] owned */
+    Tensor normed, d_normed, stats; /* of all tokens */
+    Tensor layer_normed, layer_stats;
 } Case;
 
 static int64_t attr(Golden *golden, const char *name)
@@ -33,7 +35,7 @@ static int64_t attr(Golden *golden, const char *name)
     return (int64_t)golden_attr(golden, name, "/");
 }
 
-static void model_init(Model *m, Golden *golden)
+static void model_init(Model *m, Golden *golden, const Ops *ops)
 {
     VitConfig config = {.embed_dim = attr(golden, "embed_dim"),
                         .depth = attr(golden, "depth"),
@@ -51,79 +53,113 @@ static void model_init(Model *m, Golden *golden)
                         .block_chunks = attr(golden, "block_chunks"),
                         .interpolate_antialias = attr(golden, "interpolate_antialias") != 0,
                         .interpolate_offset = golden_attr(golden, "interpolate_offset", "/")};
-    *m = (Model){.golden = golden};
+    *m = (Model){.golden = golden, .ops = ops};
     param_table_init(&m->table);
     vit_build(&m->vit, &config, &m->table);
-    m->params = memory_alloc_array((size_t)m->table.flat_count, sizeof(float));
-    m->grads = memory_alloc_array((size_t)m->table.flat_count, sizeof(float));
+    size_t bytes = (size_t)m->table.flat_count * sizeof(float);
+    m->params = device_alloc(ops->device, bytes);
+    m->grads = device_alloc(ops->device, bytes);
     m->weights = (Weights){.table = &m->table, .master = m->params};
-    golden_params_load(golden, &m->table, GOLDEN_NAMES_PLAIN, m->params, "params");
+    float *host = memory_alloc(bytes);
+    golden_params_load(golden, &m->table, GOLDEN_NAMES_PLAIN, host, "params");
+    device_upload(ops->device, m->params, host, bytes);
+    memory_free(host);
 }
 
 static void model_fini(Model *m)
 {
+    device_free(m->ops->device, m->params);
+    device_free(m->ops->device, m->grads);
     vit_fini(&m->vit);
     param_table_fini(&m->table);
-    memory_free(m->params);
-    memory_free(m->grads);
 }
 
-static VitCrops read_crops(Golden *golden, const char *name, const char *suffix)
+static VitCrops read_crops(const Model *m, const char *name, const char *suffix)
 {
     GoldenShape shape;
-    const float *images = golden_f32(golden, &shape, "%s/input%s", name, suffix);
+    const float *images = golden_f32(m->golden, &shape, "%s/input%s", name, suffix);
     VitCrops crops = {.sequences = shape.dim[0], .height = shape.dim[2], .width = shape.dim[3]};
-    crops.images = tensor_view((void *)(uintptr_t)images, DTYPE_F32, 4, shape.dim);
-    if (golden_has(golden, "%s/masks%s", name, suffix)) {
-        const uint8_t *masks = golden_u8(golden, &shape, "%s/masks%s", name, suffix);
-        crops.masks = tensor_1d((void *)(uintptr_t)masks, DTYPE_U8, shape.count);
+    crops.images =
+        golden_device_copy(m->ops, tensor_view((void *)(uintptr_t)images, DTYPE_F32, 4, shape.dim));
+    if (golden_has(m->golden, "%s/masks%s", name, suffix)) {
+        const uint8_t *masks = golden_u8(m->golden, &shape, "%s/masks%s", name, suffix);
+        crops.masks = golden_device_copy(m->ops, tensor_1d((void *)(uintptr_t)masks, DTYPE_U8, shape.count));
     }
     return crops;
+}
+
+/* Everything that the case computes; on a measuring arena too. */
+static void layout(Case *c, const Model *m, Arena *arena)
+{
+    c->pass = vit_pass(&m->vit, &c->input, arena);
+    int64_t tokens = c->pass.pack.tokens, D = m->vit.config.embed_dim;
+    for (int64_t i = 0; i < m->vit.config.depth; i++)
+        c->captures[i] = tensor_alloc_2d(arena, DTYPE_F32, tokens, D);
+    c->normed = tensor_alloc_2d(arena, DTYPE_F32, tokens, D);
+    c->d_normed = tensor_alloc_2d(arena, DTYPE_F32, tokens, D);
+    c->stats = tensor_alloc_2d(arena, DTYPE_F32, tokens, 2);
+    c->layer_normed = tensor_alloc_2d(arena, DTYPE_F32, tokens, D);
+    c->layer_stats = tensor_alloc_2d(arena, DTYPE_F32, tokens, 2);
 }
 
 static void case_forward(Case *c, Model *m)
 {
     c->captures = memory_alloc_array((size_t)m->vit.config.depth, sizeof *c->captures);
-    VitInput input = {.backward = true, .captures = c->captures};
+    c->input = (VitInput){.backward = true, .captures = c->captures};
     if (golden_has(m->golden, "%s/input", c->name)) {
-        input.sets[input.set_count++] = read_crops(m->golden, c->name, "");
+        c->input.sets[c->input.set_count++] = read_crops(m, c->name, "");
     } else {
-        while (input.set_count < PACKED_MAX_SETS &&
-               golden_has(m->golden, "%s/input_%d", c->name, input.set_count)) {
-            snprintf(c->suffix[input.set_count], sizeof c->suffix[0], "_%d", input.set_count);
-            input.sets[input.set_count] = read_crops(m->golden, c->name, c->suffix[input.set_count]);
-            input.set_count++;
+        int *count = &c->input.set_count;
+        while (*count < PACKED_MAX_SETS && golden_has(m->golden, "%s/input_%d", c->name, *count)) {
+            snprintf(c->suffix[*count], sizeof c->suffix[0], "_%d", *count);
+            c->input.sets[*count] = read_crops(m, c->name, c->suffix[*count]);
+            (*count)++;
         }
     }
-    c->set_count = input.set_count;
+    Device *device = m->ops->device;
     Arena plan = arena_measuring();
-    VitPass sizes = vit_pass(&m->vit, &input, &plan);
-    size_t one = (size_t)(sizes.pack.tokens * m->vit.config.embed_dim) * sizeof(float);
-    c->arena = arena_create(plan.peak + (size_t)(m->vit.config.depth + 4) * (one + 4096));
-    for (int64_t i = 0; i < m->vit.config.depth; i++)
-        c->captures[i] = tensor_alloc_2d(&c->arena, DTYPE_F32, sizes.pack.tokens, m->vit.config.embed_dim);
-    c->pass = vit_pass(&m->vit, &input, &c->arena);
-    vit_forward(&m->vit, c->ops, &m->weights, &c->pass, NULL);
+    layout(c, m, &plan);
+    c->arena = device_arena_create(device, &plan);
+    layout(c, m, &c->arena);
+    device_upload_staged(device, &c->arena, ARENA_START);
+    vit_forward(&m->vit, m->ops, &m->weights, &c->pass, NULL);
 }
 
-/* Tokens [first, first + count) of every sequence of a set, out of x[tokens, D], to out[B, count, D]. */
-static int64_t take_tokens(const Case *c, int set, Tensor x, int64_t first, int64_t count, float *out)
+static void case_fini(Case *c, const Model *m)
+{
+    for (int set = 0; set < c->input.set_count; set++) {
+        golden_device_free(m->ops, c->input.sets[set].images);
+        golden_device_free(m->ops, c->input.sets[set].masks);
+    }
+    device_arena_destroy(m->ops->device, &c->arena);
+    memory_free(c->captures);
+}
+
+/* A tensor's numbers on the host. */
+static const float *fetch(const Model *m, Tensor x)
+{
+    return golden_device_f32(m->golden, m->ops, tensor_f32(x), tensor_count(x));
+}
+
+/* Tokens [first, first + count) of every sequence of a set, out of x[tokens, D] on the host, to out[B, count,
+ * D]. */
+static int64_t take_tokens(const Case *c, int set, const float *x, int64_t first, int64_t count, float *out)
 {
     const PackedSet *s = &c->pass.pack.sets[set];
-    int64_t D = x.shape[1];
+    int64_t D = c->normed.shape[1];
     for (int64_t b = 0; b < s->sequences; b++)
-        memcpy(out + b * count * D, tensor_f32(x) + (vit_row(&c->pass, set, b) + first) * D,
+        memcpy(out + b * count * D, x + (vit_row(&c->pass, set, b) + first) * D,
                (size_t)(count * D) * sizeof(float));
     return s->sequences * count * D;
 }
 
 /* The reverse of take_tokens. */
-static void put_tokens(const Case *c, int set, Tensor x, int64_t first, int64_t count, const float *in)
+static void put_tokens(const Case *c, int set, float *x, int64_t first, int64_t count, const float *in)
 {
     const PackedSet *s = &c->pass.pack.sets[set];
-    int64_t D = x.shape[1];
+    int64_t D = c->normed.shape[1];
     for (int64_t b = 0; b < s->sequences; b++)
-        memcpy(tensor_f32(x) + (vit_row(&c->pass, set, b) + first) * D, in + b * count * D,
+        memcpy(x + (vit_row(&c->pass, set, b) + first) * D, in + b * count * D,
                (size_t)(count * D) * sizeof(float));
 }
 
@@ -143,59 +179,64 @@ static void outputs_of(const Model *m, const Case *c, int set, Output outputs[4]
     outputs[3] = (Output){"x_norm_patchtokens", 1 + R, N, true};
 }
 
-/* Compares outputs, fills cotangents, returns sum <output, cotangent>. */
-static double check_outputs(const Model *m, Case *c, Tensor normed, Tensor d_normed, float *buffer)
+/* Compares outputs, fills the cotangents d_x and d_normed [tokens, D] in host memory, returns
+ * sum <output, cotangent>. */
+static double check_outputs(const Model *m, Case *c, float *d_x, float *d_normed)
 {
     Golden *golden = m->golden;
+    const float *x = fetch(m, c->pass.x), *normed = fetch(m, c->normed);
+    float *buffer = memory_alloc(tensor_bytes(c->normed));
     double loss = 0;
-    for (int set = 0; set < c->set_count; set++) {
+    for (int set = 0; set < c->input.set_count; set++) {
         Output outputs[4];
         outputs_of(m, c, set, outputs);
         for (int i = 0; i < 4; i++) {
             const Output *o = &outputs[i];
             if (!golden_has(golden, "%s/out%s/%s", c->name, c->suffix[set], o->name)) continue;
-            int64_t n = take_tokens(c, set, o->normed ? normed : c->pass.x, o->first, o->count, buffer);
+            int64_t n = take_tokens(c, set, o->normed ? normed : x, o->first, o->count, buffer);
             golden_compare(golden, buffer, n, "%s/out%s/%s", c->name, c->suffix[set], o->name);
             GoldenShape shape;
             const float *cotangent =
                 golden_f32(golden, &shape, "%s/cotangent%s/%s", c->name, c->suffix[set], o->name);
-            put_tokens(c, set, o->normed ? d_normed : c->pass.dx, o->first, o->count, cotangent);
+            put_tokens(c, set, o->normed ? d_normed : d_x, o->first, o->count, cotangent);
             for (int64_t k = 0; k < n; k++)
                 loss += (double)buffer[k] * (double)cotangent[k];
         }
     }
+    memory_free(buffer);
     return loss;
 }
 
 static void check_backward(Model *m, Case *c)
 {
-    int64_t tokens = c->pass.pack.tokens, D = m->vit.config.embed_dim;
-    Tensor normed = tensor_alloc_2d(&c->arena, DTYPE_F32, tokens, D);
-    Tensor d_normed = tensor_alloc_2d(&c->arena, DTYPE_F32, tokens, D);
-    Tensor stats = tensor_alloc_2d(&c->arena, DTYPE_F32, tokens, 2);
-    float *buffer = arena_alloc(&c->arena, (size_t)(tokens * D) * sizeof(float));
-    memset(c->pass.dx.data, 0, tensor_bytes(c->pass.dx));
-    memset(d_normed.data, 0, tensor_bytes(d_normed));
-    vit_norm_forward(&m->vit, c->ops, &m->weights, c->pass.x, tensor_none(), normed, stats, NULL);
-    double loss = check_outputs(m, c, normed, d_normed, buffer);
+    const Ops *ops = m->ops;
+    vit_norm_forward(&m->vit, ops, &m->weights, c->pass.x, tensor_none(), c->normed, c->stats, NULL);
+    float *d_x = memory_alloc(tensor_bytes(c->pass.dx)), *d_normed = memory_alloc(tensor_bytes(c->d_normed));
+    double loss = check_outputs(m, c, d_x, d_normed);
     golden_compare_f64(m->golden, &loss, 1, "%s/loss", c->name);
+    device_upload(ops->device, c->pass.dx.data, d_x, tensor_bytes(c->pass.dx));
+    device_upload(ops->device, c->d_normed.data, d_normed, tensor_bytes(c->d_normed));
+    memory_free(d_x);
+    memory_free(d_normed);
 
-    memset(m->grads, 0, (size_t)m->table.flat_count * sizeof(float));
+    int64_t flat = m->table.flat_count;
+    ops->zero(ops, tensor_1d(m->grads, DTYPE_F32, flat));
     Tensor dimages[PACKED_MAX_SETS] = {{0}};
-    for (int set = 0; set < c->set_count; set++) {
-        Tensor images = c->pass.input.sets[set].images;
-        float *memory = memory_alloc(tensor_bytes(images));
-        dimages[set] = tensor_view(memory, DTYPE_F32, 4, images.shape);
+    for (int set = 0; set < c->input.set_count; set++) {
+        dimages[set] = c->input.sets[set].images;
+        dimages[set].data = device_alloc(ops->device, tensor_bytes(dimages[set]));
     }
-    vit_norm_backward(&m->vit, c->ops, &m->weights, &c->pass, tensor_none(), d_normed, stats, m->grads, NULL);
-    vit_backward(&m->vit, c->ops, &m->weights, &c->pass, m->grads, dimages, NULL);
+    vit_norm_backward(&m->vit, ops, &m->weights, &c->pass, tensor_none(), c->d_normed, c->stats, m->grads,
+                      NULL);
+    vit_backward(&m->vit, ops, &m->weights, &c->pass, m->grads, dimages, NULL);
     char group[128];
     snprintf(group, sizeof group, "%s/grad/params", c->name);
-    golden_params_compare(m->golden, &m->table, GOLDEN_NAMES_PLAIN, m->grads, group);
-    for (int set = 0; set < c->set_count; set++) {
-        golden_compare(m->golden, tensor_f32(dimages[set]), tensor_count(dimages[set]), "%s/grad/input%s",
+    golden_params_compare(m->golden, &m->table, GOLDEN_NAMES_PLAIN,
+                          golden_device_f32(m->golden, ops, m->grads, flat), group);
+    for (int set = 0; set < c->input.set_count; set++) {
+        golden_compare(m->golden, fetch(m, dimages[set]), tensor_count(dimages[set]), "%s/grad/input%s",
                        c->name, c->suffix[set]);
-        memory_free(dimages[set].data);
+        golden_device_free(ops, dimages[set]);
     }
 }
 
@@ -213,12 +254,10 @@ static void check_layer(const Model *m, Case *c, const char *group, int index, i
                         bool reshape)
 {
     int64_t tokens = c->pass.pack.tokens, D = m->vit.config.embed_dim, R = m->vit.config.num_register_tokens;
-    ArenaMark mark = arena_mark(&c->arena);
-    Tensor x = tensor_alloc_2d(&c->arena, DTYPE_F32, tokens, D);
-    Tensor stats = tensor_alloc_2d(&c->arena, DTYPE_F32, tokens, 2);
-    memcpy(x.data, c->captures[block].data, tensor_bytes(x));
     if (norm)
-        vit_norm_forward(&m->vit, c->ops, &m->weights, c->captures[block], tensor_none(), x, stats, NULL);
+        vit_norm_forward(&m->vit, m->ops, &m->weights, c->captures[block], tensor_none(), c->layer_normed,
+                         c->layer_stats, NULL);
+    const float *x = fetch(m, norm ? c->layer_normed : c->captures[block]);
     float *buffer = memory_alloc_array((size_t)(2 * tokens * D), sizeof(float)),
           *turned = buffer + tokens * D;
     if (golden_has(m->golden, "%s/class_%d", group, index)) {
@@ -229,7 +268,6 @@ static void check_layer(const Model *m, Case *c, const char *group, int index, i
     if (reshape) channels_first(buffer, c->pass.pack.sequences, c->pass.patches[0], D, turned);
     golden_compare(m->golden, reshape ? turned : buffer, n, "%s/patch_%d", group, index);
     memory_free(buffer);
-    arena_reset(&c->arena, mark);
 }
 
 static void check_intermediate(const Model *m, Case *c)
@@ -242,8 +280,8 @@ static void check_intermediate(const Model *m, Case *c)
         int n = 0;
         snprintf(group, sizeof group, "%s/intermediate/%s", c->name, *name);
         if (strcmp(*name, "tokens_in") == 0) { /* what block 0 read: nothing is dropped, so all rows */
-            golden_compare(golden, tensor_f32(c->pass.blocks[0].x1), tensor_count(c->pass.blocks[0].x1), "%s",
-                           group);
+            Tensor x1 = c->pass.blocks[0].x1;
+            golden_compare(golden, fetch(m, x1), tensor_count(x1), "%s", group);
         } else if (strcmp(*name, "list_reshape") == 0) {
             check_layer(m, c, group, 0, 0, true, true);
             check_layer(m, c, group, 1, depth - 1, true, true);
@@ -258,19 +296,18 @@ static void check_intermediate(const Model *m, Case *c)
 
 void golden_vit(Golden *golden)
 {
+    OpsLimits limits = {.rows = 65536, .width = 8192, .max_seqlen = 4096, .head_dim = 256, .heads = 64};
+    Ops *ops = golden_device_open(golden, &limits);
     Model model;
-    model_init(&model, golden);
-    OpsLimits limits = {.rows = 65536, .width = 8192, .max_seqlen = 4096, .head_dim = 256};
-    Ops *ops = ops_support_open(&limits, 0);
+    model_init(&model, golden, ops);
     for (const char *const *name = golden_members(golden, NULL, "/"); *name; name++) {
         if (strcmp(*name, "params") == 0) continue;
-        Case c = {.name = *name, .ops = ops};
+        Case c = {.name = *name};
         case_forward(&c, &model);
         check_intermediate(&model, &c);
         check_backward(&model, &c);
-        arena_destroy(&c.arena);
-        memory_free(c.captures);
+        case_fini(&c, &model);
     }
-    ops_support_close(ops);
     model_fini(&model);
+    golden_device_close(ops);
 }
