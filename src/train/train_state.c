@@ -437,7 +437,7 @@ void train_state_log_memory(const TrainState *state, size_t batch_bytes, Log *lo
     double reduced = ((ssl->student_reduced != NULL) + (ssl->teacher_reduced != NULL)) * flat / 2;
     log_info(log,
              "memory of a rank, MiB: weights of student and teacher %.1f, gradients %.1f, AdamW moments "
-             "%.1f, bf16 copies %.1f",
+             "%.1f, 16-bit copies %.1f",
              2 * flat, flat, 2 * flat, reduced);
     log_info(log, "memory of a rank, MiB: step %.1f, scratch of operations %.1f, batches %.1f",
              (double)ssl->step.capacity / 1048576.0, (double)state->ops->scratch->capacity / 1048576.0,

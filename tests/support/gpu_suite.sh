@@ -98,7 +98,7 @@ stage() { # NAME LOG MOST_SECONDS PATTERN COMMAND...
     printf '\n=== %s: %s\n' "$name" "$*" >>"$log"
     timeout -k 5 "$seconds" "$@" >"$temp/output" 2>&1 || status=$?
     cat "$temp/output" >>"$log"
-    summary=$(grep -E "$pattern" "$temp/output" | tail -n 3 | sed 's/\x1b\[[0-9;]*m//g')
+    summary=$(grep -E "$pattern" "$temp/output" | tail -n 3 | cut -c1-160 | sed 's/\x1b\[[0-9;]*m//g')
     case $status in
     0) note "$name" passed $((SECONDS - start)) "$summary" ;;
     124 | 137) note "$name" failed $((SECONDS - start)) "ended after $seconds s; $summary" ;;
@@ -123,7 +123,7 @@ run_ranks() {
 }
 
 run_bench() {
-    stage bench bench.log 180 '^step|images/s|product rate|device memory' "$suite/bin/dinobatch" bench --device cuda --json --seconds 0.5 \
+    stage bench bench.log 180 '^step|images/s|product rate|device memory' "$suite/bin/dinobatch" bench --device cuda --seconds 0.5 \
         --output-dir "$temp/bench"
     [[ ! -e $temp/bench/bench.json ]] || cp "$temp/bench/bench.json" "$out/"
 }
@@ -200,7 +200,9 @@ fi
 out=${OUT:-results/gpu}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-temp=$(mktemp -d)
+memory=/tmp
+[[ ! -w /dev/shm ]] || memory=/dev/shm # 60,000 small files take a disk a minute
+temp=$(mktemp -d "${TMPDIR:-$memory}/gpu_suite.XXXXXX")
 trap 'rm -rf "$temp"' EXIT
 unpack "$temp" || { echo "gpu_suite.sh: $gpu/suite.tar.xz cannot be unpacked" >&2; exit 2; }
 suite=$temp/suite

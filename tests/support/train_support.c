@@ -51,6 +51,7 @@ const char TRAIN_SUPPORT_CONFIG[] = "train:\n"
                                     "  period: 10\n"
                                     "  keep: 0\n"
                                     "compute:\n"
+                                    "  device: cpu\n"
                                     "  threads: 1\n";
 
 static MetricsTable read_metrics(const char *run)
