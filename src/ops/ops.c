@@ -1,6 +1,8 @@
 /* ops.c - the backend of a device. */
 #include "ops/ops_backend.h"
 
+#include "base/check.h"
+
 Ops *ops_create(Device *device, const OpsLimits *limits, const OpsOptions *options)
 {
     return device_kind(device) == DEVICE_CUDA ? ops_cuda_create(device, limits, options)
@@ -10,4 +12,22 @@ Ops *ops_create(Device *device, const OpsLimits *limits, const OpsOptions *optio
 void ops_destroy(Ops *ops)
 {
     if (ops) ops->destroy(ops);
+}
+
+void ops_check_prototype_cross_entropy(const PrototypeCrossEntropy *a)
+{
+    int64_t n = a->student.shape[0], d = a->student.shape[1], K = a->student_v.shape[0];
+    CHECK(a->student.ndim == 2 && a->student_v.ndim == 2 && a->student_v.shape[1] == d);
+    CHECK(a->teacher.ndim == 2 && a->teacher.shape[1] == d && tensor_count(a->teacher_v) == K * d);
+    CHECK(a->student_v.dtype == a->teacher_v.dtype);
+    CHECK(tensor_count(a->student_scale) == K && tensor_count(a->teacher_scale) == K);
+    CHECK(tensor_count(a->teacher_bias) == K && tensor_count(a->row_weight) == n);
+    CHECK(a->targets.ndim == 2 && a->targets.shape[0] == n && tensor_count(a->loss) == n);
+    CHECK(a->targets.shape[1] >= 1 && a->targets.shape[1] <= PROTOTYPE_MAX_TARGETS);
+    CHECK(a->student_temp > 0.0f && a->teacher_temp > 0.0f);
+    CHECK(tensor_given(a->d_student) == tensor_given(a->d_student_w));
+    CHECK(!tensor_given(a->d_student) || tensor_count(a->d_student) == n * d);
+    CHECK(!tensor_given(a->d_student_w) || tensor_count(a->d_student_w) == K * d);
+    CHECK(!tensor_given(a->usage) || tensor_count(a->usage) == K);
+    CHECK(tensor_count(a->entropy) == 2);
 }

@@ -27,6 +27,8 @@
 
 typedef struct Ops Ops;
 
+enum { PROTOTYPE_MAX_TARGETS = 16 }; /* teacher rows that one student row is compared with */
+
 /* Operands of prototype_cross_entropy (below). */
 typedef struct {
     Tensor student;       /* [n, d] fp32: L2-normalised bottleneck rows */

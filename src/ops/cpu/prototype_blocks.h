@@ -19,7 +19,6 @@ enum {
     PROTOTYPE_BLOCK = 256, /* most rows of a block of a cross-entropy; a Sinkhorn block may have twice that */
     PROTOTYPE_BLOCK_MIN = 16,   /* and the fewest that a large K leaves */
     PROTOTYPE_SCORES = 8 << 20, /* scores of a block, where K allows it: 32 MiB */
-    PROTOTYPE_MAX_TARGETS = 16, /* teacher rows that one student row is compared with */
 };
 
 typedef struct {

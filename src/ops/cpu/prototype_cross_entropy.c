@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "ops/cpu/sgemm.h"
 #include "ops/cpu/vector_math.h"
+#include "ops/ops_backend.h"
 
 #include <float.h>
 #include <math.h>
@@ -85,23 +86,6 @@ static TileRows tile_rows_layout(Arena *scratch, const PrototypeTiles *t, int64_
                       .maximum = floats_of(scratch, t->tiles * block),
                       .sum = floats_of(scratch, t->tiles * block),
                       .product = floats_of(scratch, t->tiles * block)};
-}
-
-static void check_shapes(const PrototypeCrossEntropy *a)
-{
-    int64_t n = a->student.shape[0], d = a->student.shape[1], K = a->student_v.shape[0];
-    CHECK(a->student.ndim == 2 && a->student_v.ndim == 2 && a->student_v.shape[1] == d);
-    CHECK(a->teacher.ndim == 2 && a->teacher.shape[1] == d && tensor_count(a->teacher_v) == K * d);
-    CHECK(tensor_count(a->student_scale) == K && tensor_count(a->teacher_scale) == K);
-    CHECK(tensor_count(a->teacher_bias) == K && tensor_count(a->row_weight) == n);
-    CHECK(a->targets.ndim == 2 && a->targets.shape[0] == n && tensor_count(a->loss) == n);
-    CHECK(a->targets.shape[1] >= 1 && a->targets.shape[1] <= PROTOTYPE_MAX_TARGETS);
-    CHECK(a->student_temp > 0.0f && a->teacher_temp > 0.0f);
-    CHECK(tensor_given(a->d_student) == tensor_given(a->d_student_w));
-    CHECK(!tensor_given(a->d_student) || tensor_count(a->d_student) == n * d);
-    CHECK(!tensor_given(a->d_student_w) || tensor_count(a->d_student_w) == K * d);
-    CHECK(!tensor_given(a->usage) || tensor_count(a->usage) == K);
-    CHECK(tensor_count(a->entropy) == 2);
 }
 
 static CrossEntropy cross_entropy_layout(const Ops *ops, const PrototypeCrossEntropy *args)
@@ -390,7 +374,7 @@ void cpu_prototype_cross_entropy(const Ops *ops, PrototypeCrossEntropy *args)
 {
     int64_t n = args->student.shape[0];
     if (n == 0) return;
-    check_shapes(args);
+    ops_check_prototype_cross_entropy(args);
     ArenaMark mark = arena_mark(ops->scratch);
     CrossEntropy c = cross_entropy_layout(ops, args);
     for (c.first = 0; c.first < n; c.first += c.rows) {

@@ -250,44 +250,25 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, AttentionSizes<DIM>:
     }
 }
 
-template <typename T, int DIM> static void launch(const OpsCuda *cuda, const AttentionArgs &args)
-{
-    typedef AttentionSizes<DIM> Sizes;
-    AttentionSplit split = attention_work_split(args, Sizes::GROUPS, ATTENTION_WARPS, false);
-    size_t all_shared =
-        Sizes::SHARED_BYTES + Sizes::ROWS * sizeof(float2) + sizeof(AttentionWork) + sizeof(TilePlaces);
-    unsigned grid = attention_work_grid(cuda, args, split, Sizes::BACKWARD_BLOCKS, all_shared);
-    KERNEL_ALLOW_SHARED((attention_backward_kernel<T, DIM>), Sizes::SHARED_BYTES);
-    KERNEL_LAUNCH((attention_backward_kernel<T, DIM>), grid, ATTENTION_THREADS, Sizes::SHARED_BYTES,
-                  cuda->stream, args, split);
-    if (args.tokens <= Sizes::ROWS || cuda->limits.max_seqlen <= Sizes::ROWS) return; /* none is long */
-    split.long_only = true;
-    KERNEL_LAUNCH((attention_backward_kernel<T, DIM>), grid, ATTENTION_THREADS, Sizes::SHARED_BYTES,
-                  cuda->stream, args, split);
-}
-
-template <typename T> static void launch_dim(const OpsCuda *cuda, const AttentionArgs &args)
-{
-    switch (args.head_dim) {
-    case 32:
-        launch<T, 32>(cuda, args);
-        break;
-    case 64:
-        launch<T, 64>(cuda, args);
-        break;
-    case 96:
-        launch<T, 96>(cuda, args);
-        break;
-    default:
-        CHECK(args.head_dim == 128);
-        launch<T, 128>(cuda, args);
+template <typename T, int DIM> struct BackwardLauncher {
+    static void launch(const OpsCuda *cuda, const AttentionArgs &args)
+    {
+        typedef AttentionSizes<DIM> Sizes;
+        AttentionSplit split = attention_work_split(args, Sizes::GROUPS, ATTENTION_WARPS, false);
+        size_t all_shared =
+            Sizes::SHARED_BYTES + Sizes::ROWS * sizeof(float2) + sizeof(AttentionWork) + sizeof(TilePlaces);
+        unsigned grid = attention_work_grid(cuda, args, split, Sizes::BACKWARD_BLOCKS, all_shared);
+        KERNEL_ALLOW_SHARED((attention_backward_kernel<T, DIM>), Sizes::SHARED_BYTES);
+        KERNEL_LAUNCH((attention_backward_kernel<T, DIM>), grid, ATTENTION_THREADS, Sizes::SHARED_BYTES,
+                      cuda->stream, args, split);
+        if (args.tokens <= Sizes::ROWS || cuda->limits.max_seqlen <= Sizes::ROWS) return; /* none is long */
+        split.long_only = true;
+        KERNEL_LAUNCH((attention_backward_kernel<T, DIM>), grid, ATTENTION_THREADS, Sizes::SHARED_BYTES,
+                      cuda->stream, args, split);
     }
-}
+};
 
 void cuda_attention_backward_launch(const OpsCuda *cuda, Dtype dtype, AttentionArgs args)
 {
-    if (dtype == DTYPE_BF16)
-        launch_dim<bf16>(cuda, args);
-    else
-        launch_dim<fp16>(cuda, args);
+    attention_dispatch<BackwardLauncher>(cuda, dtype, args);
 }

@@ -181,40 +181,21 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, AttentionSizes<DIM>:
     }
 }
 
-template <typename T, int DIM> static void launch(const OpsCuda *cuda, const AttentionArgs &args)
-{
-    typedef AttentionSizes<DIM> Sizes;
-    AttentionSplit split =
-        attention_work_split(args, Sizes::GROUPS, Sizes::FORWARD_GROUPS * ATTENTION_WARPS, false);
-    unsigned grid = attention_work_grid(cuda, args, split, Sizes::FORWARD_BLOCKS,
-                                        Sizes::SHARED_BYTES + sizeof(AttentionWork) + sizeof(TilePlaces));
-    KERNEL_ALLOW_SHARED((attention_forward_kernel<T, DIM>), Sizes::SHARED_BYTES);
-    KERNEL_LAUNCH((attention_forward_kernel<T, DIM>), grid, ATTENTION_THREADS, Sizes::SHARED_BYTES,
-                  cuda->stream, args, split);
-}
-
-template <typename T> static void launch_dim(const OpsCuda *cuda, const AttentionArgs &args)
-{
-    switch (args.head_dim) {
-    case 32:
-        launch<T, 32>(cuda, args);
-        break;
-    case 64:
-        launch<T, 64>(cuda, args);
-        break;
-    case 96:
-        launch<T, 96>(cuda, args);
-        break;
-    default:
-        CHECK(args.head_dim == 128);
-        launch<T, 128>(cuda, args);
+template <typename T, int DIM> struct ForwardLauncher {
+    static void launch(const OpsCuda *cuda, const AttentionArgs &args)
+    {
+        typedef AttentionSizes<DIM> Sizes;
+        AttentionSplit split =
+            attention_work_split(args, Sizes::GROUPS, Sizes::FORWARD_GROUPS * ATTENTION_WARPS, false);
+        unsigned grid = attention_work_grid(cuda, args, split, Sizes::FORWARD_BLOCKS,
+                                            Sizes::SHARED_BYTES + sizeof(AttentionWork) + sizeof(TilePlaces));
+        KERNEL_ALLOW_SHARED((attention_forward_kernel<T, DIM>), Sizes::SHARED_BYTES);
+        KERNEL_LAUNCH((attention_forward_kernel<T, DIM>), grid, ATTENTION_THREADS, Sizes::SHARED_BYTES,
+                      cuda->stream, args, split);
     }
-}
+};
 
 void cuda_attention_forward_launch(const OpsCuda *cuda, Dtype dtype, AttentionArgs args)
 {
-    if (dtype == DTYPE_BF16)
-        launch_dim<bf16>(cuda, args);
-    else
-        launch_dim<fp16>(cuda, args);
+    attention_dispatch<ForwardLauncher>(cuda, dtype, args);
 }

@@ -123,4 +123,33 @@ static __device__ __forceinline__ void attention_pass(const AttentionArgs &args,
     } while (piece.whole);
 }
 
+/* Launcher<T, DIM>::launch for the operands' element type (bf16, fp16) and head dimension. */
+template <template <typename, int> class Launcher, typename T>
+static void attention_dispatch_dim(const OpsCuda *cuda, const AttentionArgs &args)
+{
+    switch (args.head_dim) {
+    case 32:
+        Launcher<T, 32>::launch(cuda, args);
+        break;
+    case 64:
+        Launcher<T, 64>::launch(cuda, args);
+        break;
+    case 96:
+        Launcher<T, 96>::launch(cuda, args);
+        break;
+    default:
+        CHECK(args.head_dim == 128);
+        Launcher<T, 128>::launch(cuda, args);
+    }
+}
+
+template <template <typename, int> class Launcher>
+static void attention_dispatch(const OpsCuda *cuda, Dtype dtype, const AttentionArgs &args)
+{
+    if (dtype == DTYPE_BF16)
+        attention_dispatch_dim<Launcher, bf16>(cuda, args);
+    else
+        attention_dispatch_dim<Launcher, fp16>(cuda, args);
+}
+
 #endif

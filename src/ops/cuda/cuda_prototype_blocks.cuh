@@ -42,7 +42,6 @@ enum {
     PROTOTYPE_EACH = 32,     /* scores of a thread */
     PROTOTYPE_SPAN =
         PROTOTYPE_THREADS * PROTOTYPE_EACH, /* columns of a row that one block works on: a part */
-    PROTOTYPE_MAX_TARGETS = 16, /* teacher rows that one student row is compared with, as on the CPU */
 };
 
 /* Operands of one side. */

@@ -22,6 +22,10 @@
 #include "ops/cuda/cuda_gemm.h"
 #include "ops/cuda/cuda_prototype_rows.cuh"
 
+extern "C" {
+#include "ops/ops_backend.h"
+}
+
 /* Which rows of the teacher's scores the student rows of a block are compared with. */
 typedef struct {
     const int32_t *index; /* [rows, count] teacher rows, -1: none */
@@ -56,24 +60,6 @@ size_t cuda_prototype_cross_entropy_scratch(const OpsLimits *limits)
            2 * cuda_prototype_blocks_parts_bytes(limits, CUDA_BUDGET_SCORES) +
            3 * ops_cuda_piece(rows * limits->bottleneck, sizeof(fp16)) +
            3 * ops_cuda_piece(rows, sizeof(float));
-}
-
-static void check_shapes(const PrototypeCrossEntropy *a)
-{
-    int64_t n = a->student.shape[0], d = a->student.shape[1], K = a->student_v.shape[0];
-    CHECK(a->student.ndim == 2 && a->student_v.ndim == 2 && a->student_v.shape[1] == d);
-    CHECK(a->teacher.ndim == 2 && a->teacher.shape[1] == d && tensor_count(a->teacher_v) == K * d);
-    CHECK(a->student_v.dtype == a->teacher_v.dtype);
-    CHECK(tensor_count(a->student_scale) == K && tensor_count(a->teacher_scale) == K);
-    CHECK(tensor_count(a->teacher_bias) == K && tensor_count(a->row_weight) == n);
-    CHECK(a->targets.ndim == 2 && a->targets.shape[0] == n && tensor_count(a->loss) == n);
-    CHECK(a->targets.shape[1] >= 1 && a->targets.shape[1] <= PROTOTYPE_MAX_TARGETS);
-    CHECK(a->student_temp > 0.0f && a->teacher_temp > 0.0f);
-    CHECK(tensor_given(a->d_student) == tensor_given(a->d_student_w));
-    CHECK(!tensor_given(a->d_student) || tensor_count(a->d_student) == n * d);
-    CHECK(!tensor_given(a->d_student_w) || tensor_count(a->d_student_w) == K * d);
-    CHECK(!tensor_given(a->usage) || tensor_count(a->usage) == K);
-    CHECK(tensor_count(a->entropy) == 2);
 }
 
 /* How many rows of each side a block has, within what is planned for n rows of one target. */
@@ -430,7 +416,7 @@ extern "C" void cuda_prototype_cross_entropy(const Ops *ops, PrototypeCrossEntro
 {
     int64_t n = args->student.shape[0];
     if (n == 0) return;
-    check_shapes(args);
+    ops_check_prototype_cross_entropy(args);
     ArenaMark mark = arena_mark(ops->scratch);
     CrossEntropy c = cross_entropy_layout(ops, args);
     if (!c.targets.gathered && c.m > 0) measure_teachers(ops, &c, NULL, c.m);
