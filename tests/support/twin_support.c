@@ -14,6 +14,16 @@ bool twin_available(void)
     return device_gpu_count() > 0;
 }
 
+bool twin_is_emulated(void)
+{
+    Device *device;
+    Error error = {0};
+    CHECK(device_open(&device, DEVICE_CUDA, 0, &error) == STATUS_OK);
+    bool emulated = strstr(device_name(device), "emulated") != NULL;
+    device_close(device);
+    return emulated;
+}
+
 static OpsLimits complete(const OpsLimits *given)
 {
     OpsLimits limits = given ? *given : (OpsLimits){0};
@@ -30,26 +40,20 @@ static OpsLimits complete(const OpsLimits *given)
     return limits;
 }
 
-Twin *twin_create_with(const OpsLimits *limits, const OpsOptions *options, uint64_t seed)
+Twin *twin_create(const OpsLimits *limits, uint64_t seed)
 {
-    const OpsOptions plain = {.threads = 0};
+    const OpsOptions options = {.threads = 0};
     Twin *twin = memory_alloc(sizeof *twin);
     Error error = {0};
-    if (!options) options = &plain;
     CHECK(device_open(&twin->host_device, DEVICE_CPU, 0, &error) == STATUS_OK);
     CHECK(device_open(&twin->cuda_device, DEVICE_CUDA, 0, &error) == STATUS_OK);
     twin->limits = complete(limits);
-    twin->cpu = ops_create(twin->host_device, &twin->limits, options);
-    twin->cuda = ops_create(twin->cuda_device, &twin->limits, options);
+    twin->cpu = ops_create(twin->host_device, &twin->limits, &options);
+    twin->cuda = ops_create(twin->cuda_device, &twin->limits, &options);
     twin->comm = comm_self_create();
     twin->rng = rng_at(seed, RNG_TEST, 0, 0);
     twin_poison_scratch(twin);
     return twin;
-}
-
-Twin *twin_create(const OpsLimits *limits, uint64_t seed)
-{
-    return twin_create_with(limits, NULL, seed);
 }
 
 void twin_destroy(Twin *twin)

@@ -54,12 +54,20 @@ bool twin_available(void);
         if (!twin_available()) cr_skip_test("no CUDA device\n"); \
     } while (0)
 
+/* The same for tests too large to emulate. */
+#define TWIN_REQUIRE_GPU()                                                         \
+    do {                                                                           \
+        TWIN_REQUIRE();                                                            \
+        if (twin_is_emulated()) cr_skip_test("no CUDA device but the emulator\n"); \
+    } while (0)
+
+/* True if the CUDA device is the emulator's. */
+bool twin_is_emulated(void);
+
 /* limits NULL: 4096 rows, width 1536, sequences of 1500, 8 heads of 128, 1024 prototypes of 256, groups of
  * 256, 64 segments; members that are 0 take these as well. The scratch memory of the GPU is filled with NaN.
  */
 Twin *twin_create(const OpsLimits *limits, uint64_t seed);
-/* options NULL: those of twin_create, deterministic. */
-Twin *twin_create_with(const OpsLimits *limits, const OpsOptions *options, uint64_t seed);
 void twin_destroy(Twin *twin);
 
 static inline Ops *twin_ops(const Twin *twin, TwinSide side)
