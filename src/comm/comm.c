@@ -39,9 +39,18 @@ const char *comm_backend_name(const Comm *comm)
     return comm->backend->name;
 }
 
-void comm_reserve(Comm *comm, size_t bytes)
+/* Whether nothing is under way. */
+static bool is_idle(const Comm *comm)
 {
-    comm->backend->reserve(comm, bytes);
+    for (int place = 0; place < COMM_UNDER_WAY_MAX; place++)
+        if (comm->started[place].number != 0) return false;
+    return true;
+}
+
+void comm_reserve(Comm *comm, size_t bytes, int under_way)
+{
+    CHECK(under_way >= 0 && under_way <= COMM_UNDER_WAY_MAX && is_idle(comm));
+    comm->backend->reserve(comm, bytes, under_way);
 }
 
 /* --- time-out and failure --- */
@@ -119,7 +128,7 @@ static void cross_check(Comm *comm, const char *operation, int64_t count, int dt
     CommCall mine = {hash_name(operation), count, dtype, detail};
     if (!comm->calls) comm->calls = memory_alloc_array((size_t)comm->size, sizeof *comm->calls);
     const CommCall *all = comm->calls;
-    comm->backend->all_gather(comm, comm->calls, &mine, sizeof mine);
+    comm_backend_all_gather(comm, comm->calls, &mine, sizeof mine);
     for (int r = 0; r < comm->size; r++) {
         if (memcmp(&all[r], &mine, sizeof mine) == 0) continue;
         comm_backend_fail(
@@ -143,7 +152,7 @@ void comm_backend_leave(Comm *comm)
     comm_watchdog_leave(comm->watchdog);
 }
 
-/* --- collectives --- */
+/* --- life --- */
 
 Comm *comm_split(Comm *comm, int color)
 {
@@ -159,6 +168,7 @@ Comm *comm_split(Comm *comm, int color)
 void comm_destroy(Comm *comm)
 {
     if (!comm) return;
+    CHECK(is_idle(comm) && "what was started is waited for");
     comm_detach_device(comm);
     comm_watchdog_destroy(comm->watchdog);
     comm->backend->destroy(comm);
@@ -167,30 +177,105 @@ void comm_destroy(Comm *comm)
     memory_free(comm);
 }
 
+/* --- collectives that are started and waited for later --- */
+
+static bool is_floating(Dtype dtype)
+{
+    return dtype == DTYPE_F32 || dtype == DTYPE_F64 || dtype == DTYPE_BF16 || dtype == DTYPE_F16;
+}
+
+/* The place of start `number`; of 0, a free one. */
+static int place_of(const Comm *comm, int64_t number)
+{
+    int place = 0;
+    while (place < COMM_UNDER_WAY_MAX && comm->started[place].number != number)
+        place++;
+    CHECK(place < COMM_UNDER_WAY_MAX && "waited for once, and not too many under way");
+    return place;
+}
+
+/* Enters the collective. */
+static int take_place(Comm *comm, const char *operation, const char *wait, int64_t count, Dtype dtype)
+{
+    comm_backend_enter(comm, operation, count, dtype, COMM_SUM);
+    int place = place_of(comm, 0);
+    comm->started[place] = (CommStarted){.number = ++comm->starts, .operation = wait};
+    return place;
+}
+
+CommRequest comm_all_gather_start(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype,
+                                  Device *device)
+{
+    int place = take_place(comm, "all_gather", "the wait for all_gather", count, dtype);
+    if (count > 0 && comm_device_is_elsewhere(device)) {
+        comm_device_all_gather_start(comm, place, out, in, count, dtype, device);
+    } else if (count > 0) {
+        comm->started[place].path = COMM_PATH_BACKEND;
+        comm->backend->all_gather_start(comm, place, out, in, (size_t)count * dtype_size(dtype));
+    }
+    comm_backend_leave(comm);
+    return (CommRequest){comm->started[place].number};
+}
+
+CommRequest comm_reduce_scatter_start(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype,
+                                      Device *device)
+{
+    CHECK(is_floating(dtype));
+    int place = take_place(comm, "reduce_scatter", "the wait for reduce_scatter", count, dtype);
+    if (count > 0 && comm_device_is_elsewhere(device)) {
+        comm_device_reduce_scatter_start(comm, place, out, in, count, dtype, device);
+    } else if (count > 0) {
+        comm->started[place].path = COMM_PATH_BACKEND;
+        comm->backend->reduce_scatter_start(comm, place, out, in, count, dtype);
+    }
+    comm_backend_leave(comm);
+    return (CommRequest){comm->started[place].number};
+}
+
+void comm_wait(Comm *comm, CommRequest *request)
+{
+    if (request->number == 0) return;
+    int place = place_of(comm, request->number);
+    CommStarted *started = &comm->started[place];
+    comm_backend_enter(comm, started->operation, started->number, DTYPE_U8, 0);
+    if (started->path == COMM_PATH_BACKEND)
+        comm->backend->wait(comm, place);
+    else if (started->path == COMM_PATH_LINK)
+        comm->link->backend->wait(comm->link, started->queued);
+    *started = (CommStarted){0};
+    *request = (CommRequest){0};
+    comm_backend_leave(comm);
+}
+
+void comm_backend_all_gather(Comm *comm, void *out, const void *in, size_t bytes)
+{
+    comm->backend->all_gather_start(comm, COMM_PLACE_OWN, out, in, bytes);
+    comm->backend->wait(comm, COMM_PLACE_OWN);
+}
+
+void comm_backend_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype)
+{
+    comm->backend->reduce_scatter_start(comm, COMM_PLACE_OWN, out, in, count, dtype);
+    comm->backend->wait(comm, COMM_PLACE_OWN);
+}
+
+/* --- collectives --- */
+
 void comm_all_gather(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, Device *device)
 {
-    comm_backend_enter(comm, "all_gather", count, dtype, 0);
-    if (count > 0 && comm_device_is_elsewhere(device))
-        comm_device_all_gather(comm, out, in, count, dtype, device);
-    else if (count > 0)
-        comm->backend->all_gather(comm, out, in, (size_t)count * dtype_size(dtype));
-    comm_backend_leave(comm);
+    CommRequest request = comm_all_gather_start(comm, out, in, count, dtype, device);
+    comm_wait(comm, &request);
 }
 
 void comm_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, Device *device)
 {
-    CHECK(dtype == DTYPE_F32 || dtype == DTYPE_F64);
-    comm_backend_enter(comm, "reduce_scatter", count, dtype, COMM_SUM);
-    if (count > 0 && comm_device_is_elsewhere(device))
-        comm_device_reduce_scatter(comm, out, in, count, dtype, device);
-    else if (count > 0)
-        comm->backend->reduce_scatter(comm, out, in, count, dtype);
-    comm_backend_leave(comm);
+    CommRequest request = comm_reduce_scatter_start(comm, out, in, count, dtype, device);
+    comm_wait(comm, &request);
 }
 
 void comm_all_reduce(Comm *comm, void *buffer, int64_t count, Dtype dtype, CommReduce reduce, Device *device)
 {
-    CHECK(dtype == DTYPE_F32 || dtype == DTYPE_F64 || dtype == DTYPE_I64);
+    CHECK(is_floating(dtype) || dtype == DTYPE_I64);
     comm_backend_enter(comm, "all_reduce", count, dtype, (int)reduce);
     if (count > 0 && comm_device_is_elsewhere(device))
         comm_device_all_reduce(comm, buffer, count, dtype, reduce, device);

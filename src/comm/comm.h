@@ -4,7 +4,7 @@
  * Counts are elements per rank, never bytes. Unless its comment says "Not collective", every function here
  * that takes a Comm is collective over COMM: all ranks call it, in the same order, with the same count, dtype
  * and operation; a build with DINOBATCH_POISON verifies that (comm_set_checking). A transport that breaks
- * ends the job (one line, then abort on all ranks); so these functions return nothing. A count of zero is
+ * ends the job (one line, then abort on all ranks); so these functions return no status. A count of zero is
  * legal. One thread at a time.
  *
  * `device` says whose memory the buffers are: NULL or a CPU, host memory; a GPU, its memory, and the
@@ -12,9 +12,11 @@
  *
  * Reductions are made in fp32 (fp64 for fp64 data, exact for int64), and the result is the same on every
  * rank. Through host memory, also for a GPU's data, sums are made in rank order: the same bits in every run
- * on the same number of ranks. NCCL adds in the order of its rings and trees, which it chooses by topology,
- * element count and version: other bits than the host's, and, where comm_attach_device was told to be
- * deterministic, the same bits in every run on the same machines. A NaN on any rank gives NaN; only for
+ * on the same number of ranks. Of bf16 and fp16, 16 bits per number travel; they are added in fp32 and the
+ * sum is rounded once, to nearest even (fp16: to infinity from 65520 on). NCCL adds in the order of its rings
+ * and trees, which it chooses by topology, element count and version, and rounds 16-bit sums at each rank on
+ * the way: other bits than the host's, and, where comm_attach_device was told to be deterministic, the same
+ * bits in every run on the same machines. A NaN on any rank gives NaN; only for
  * COMM_MAX and COMM_MIN through NCCL (which calls fmax and fmin) a number on another rank wins over it. So
  * what all ranks do next is decided by reductions of host memory alone.
  */
@@ -33,6 +35,15 @@ typedef struct Comm Comm;
 
 typedef enum { COMM_SUM, COMM_MAX, COMM_MIN } CommReduce;
 
+/* Collectives of one communicator that are started and not waited for, at most. */
+enum { COMM_UNDER_WAY_MAX = 32 };
+
+/* A collective that was started. All zero: none. A plain value: a copy waited for makes the original invalid.
+ */
+typedef struct {
+    int64_t number; /* of the start, from 1; 0: none */
+} CommRequest;
+
 /* One process that is the whole world. Owned by the caller. */
 Comm *comm_self_create(void);
 
@@ -43,14 +54,18 @@ int comm_size(const Comm *comm);
 /* "self" or "mpi". Not collective. */
 const char *comm_backend_name(const Comm *comm);
 
-/* Makes room for collectives on up to `bytes` of one rank's data (the whole `in` of reduce_scatter, the
- * buffer of all_reduce), so that later calls of that size allocate nothing. Without it the room grows at the
- * first use. Not collective. */
-void comm_reserve(Comm *comm, size_t bytes);
+/* Makes room for collectives on up to `bytes` of one rank's data (the whole `out` of all_gather, the whole
+ * `in` of reduce_scatter, the buffer of all_reduce) and up to `under_way` reduce_scatters at a time (one that
+ * is not only started counts, too), so that later calls within that allocate nothing. Through MPI each of
+ * those reduce_scatters has `bytes` of room from its start to its wait; other collectives under way need
+ * none. Without this, room grows at the first use, as it always does for a GPU's data that go through host
+ * memory; room is kept for later calls. Nothing may be under way. Not collective. */
+void comm_reserve(Comm *comm, size_t bytes, int under_way);
 
-/* A collective that takes longer than this ends the job with one line that names rank, collective and
- * seconds; 0: wait for ever (the default). Communicators split off later inherit it. Not collective, but
- * meant to be the same on all ranks. */
+/* A call that waits longer than this for other ranks ends the job with one line that names rank, collective
+ * and seconds; 0: wait for ever (the default). Of a collective that was started, the time in comm_wait
+ * counts; through NCCL the time in which it is the oldest one under way. Communicators split off later
+ * inherit it. Not collective, but meant to be the same on all ranks. */
 void comm_set_timeout(Comm *comm, double seconds);
 
 /* Before each collective, verify that all ranks call the same one with the same count, dtype and operation,
@@ -61,7 +76,8 @@ void comm_set_checking(Comm *comm, bool on);
 /* A new communicator of the ranks that give the same color (>= 0), ordered by rank. Collective over COMM. */
 Comm *comm_split(Comm *comm, int color);
 
-/* Collective over COMM. NULL is fine. An attached device may have been closed before. */
+/* Nothing may be under way. Collective over COMM. NULL is fine. An attached device may have been closed
+ * before. */
 void comm_destroy(Comm *comm);
 
 /* Finds the best way for collectives on this rank's `device` (NULL: the CPU), which comm_device_transport
@@ -74,8 +90,8 @@ void comm_destroy(Comm *comm);
  * be attached themselves. Collective over COMM. */
 void comm_attach_device(Comm *comm, Device *device, bool deterministic);
 
-/* Waits for the collectives on the device and lets go of it; call it before device_close. Nothing happens if
- * none is attached. Collective over COMM. */
+/* Waits for the collectives on the device, also for those only started (comm_wait is still to be called), and
+ * lets go of it; call it before device_close. Nothing happens if none is attached. Collective over COMM. */
 void comm_detach_device(Comm *comm);
 
 /* How collectives on this rank's device travel, for a log: "host", "nccl 2.28.9", "staged: ranks share a
@@ -85,12 +101,30 @@ const char *comm_device_transport(const Comm *comm);
 /* out[size * count] = the ranks' in[count], in rank order. `in` may be out + rank * count. */
 void comm_all_gather(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, Device *device);
 
-/* out[count] = element-wise sum over ranks of their in[size * count], the part of this rank. fp32 and fp64.
- * `out` may be in + rank * count. */
+/* out[count] = element-wise sum over ranks of their in[size * count], the part of this rank. fp32, fp64, bf16
+ * and fp16. `out` may be in + rank * count. */
 void comm_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, Device *device);
 
-/* buffer[count] = element-wise reduction over ranks, in place, the same bits on every rank. fp32, fp64,
- * int64. NaN: above. */
+/* The same two, only started: the functions above are these and comm_wait. Until comm_wait returns, the
+ * caller neither writes to `in` nor touches `out`. Any other collective may come in between, and up to
+ * COMM_UNDER_WAY_MAX may be under way at a time.
+ * - Host memory by MPI: nobody's data move unless the ranks are inside of MPI; comm_progress lets them. The
+ *   sums of reduce_scatter are made in comm_wait.
+ * - A GPU's memory by NCCL: `device` must not be given other work on the buffers before comm_wait. The
+ *   collective runs beside the device's later work.
+ * - A GPU's data through host memory, and one process alone: the start does all of it. */
+CommRequest comm_all_gather_start(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype,
+                                  Device *device);
+CommRequest comm_reduce_scatter_start(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype,
+                                      Device *device);
+
+/* Ends what was started, in any order, which is the same on all ranks; *request becomes none. Of a GPU's
+ * collective by NCCL: the host does not wait; the device's later work stands behind the collective. None:
+ * returns at once, and other ranks need not call it. */
+void comm_wait(Comm *comm, CommRequest *request);
+
+/* buffer[count] = element-wise reduction over ranks, in place, the same bits on every rank. fp32, fp64, bf16,
+ * fp16, int64. NaN: above. */
 void comm_all_reduce(Comm *comm, void *buffer, int64_t count, Dtype dtype, CommReduce reduce, Device *device);
 
 /* buffer[count] of `root` to everyone. */
@@ -103,7 +137,9 @@ void comm_barrier(Comm *comm);
  * exists). Call it before any branch on a local outcome that changes what all ranks do next. */
 Status comm_agree(Comm *comm, Status local, Error *error);
 
-/* Lets a transport without a progress thread move data during long computations; cheap. Not collective. */
+/* Moves the data of what is under way, on a transport without a progress thread: to be called every
+ * millisecond or so of a long computation. Cheap when nothing can move; else it takes the time to copy what
+ * has come. Not collective. */
 void comm_progress(Comm *comm);
 
 /* Ends the whole job at once with this exit status after a failure of one rank alone. Not collective. */

@@ -22,7 +22,7 @@ typedef enum { LINK_FINE, LINK_SHARED, LINK_MISSING, LINK_NO_GPU } LinkVerdict;
 static bool is_shared(Comm *comm, const CommLink *link)
 {
     unsigned char *gpus = memory_alloc_array((size_t)comm->size, COMM_LINK_GPU_BYTES);
-    comm->backend->all_gather(comm, gpus, link->gpu, COMM_LINK_GPU_BYTES);
+    comm_backend_all_gather(comm, gpus, link->gpu, COMM_LINK_GPU_BYTES);
     bool shared = false;
     for (int a = 0; a < comm->size; a++)
         for (int b = 0; b < a; b++)
@@ -88,7 +88,9 @@ void comm_detach_device(Comm *comm)
 {
     if (comm->link) {
         comm_backend_enter(comm, "detach_device", 0, DTYPE_U8, 0);
-        comm->link->backend->wait(comm->link);
+        comm->link->backend->finish(comm->link);
+        for (int place = 0; place < COMM_UNDER_WAY_MAX; place++)
+            if (comm->started[place].path == COMM_PATH_LINK) comm->started[place].path = COMM_PATH_DONE;
         CommLink *link = comm_backend_exchange_link(comm, NULL);
         comm_watchdog_enter(comm->watchdog, "detach_device"); /* it is a new one */
         link->backend->close(link);
@@ -128,33 +130,40 @@ static void *fetch(Comm *comm, Device *device, const void *from, size_t bytes, s
     return comm->room;
 }
 
-void comm_device_all_gather(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype, Device *device)
+static void leave_to_wait(Comm *comm, int place, int64_t queued)
+{
+    comm->started[place].path = COMM_PATH_LINK;
+    comm->started[place].queued = queued;
+}
+
+void comm_device_all_gather_start(Comm *comm, int place, void *out, const void *in, int64_t count,
+                                  Dtype dtype, Device *device)
 {
     CommLink *link = link_of(comm, device);
     size_t bytes = (size_t)count * dtype_size(dtype), all = bytes * (size_t)comm->size;
     if (comm->size == 1) {
         device_copy(device, out, in, bytes);
     } else if (link) {
-        link->backend->all_gather(link, out, in, count, dtype);
+        leave_to_wait(comm, place, link->backend->all_gather_start(link, out, in, count, dtype));
     } else {
         char *host = fetch(comm, device, in, bytes, bytes * (size_t)comm->rank, all);
-        comm->backend->all_gather(comm, host, host + bytes * (size_t)comm->rank, bytes);
+        comm_backend_all_gather(comm, host, host + bytes * (size_t)comm->rank, bytes);
         device_upload(device, out, host, all);
     }
 }
 
-void comm_device_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype,
-                                Device *device)
+void comm_device_reduce_scatter_start(Comm *comm, int place, void *out, const void *in, int64_t count,
+                                      Dtype dtype, Device *device)
 {
     CommLink *link = link_of(comm, device);
     size_t bytes = (size_t)count * dtype_size(dtype), all = bytes * (size_t)comm->size;
     if (comm->size == 1) {
         device_copy(device, out, in, bytes);
     } else if (link) {
-        link->backend->reduce_scatter(link, out, in, count, dtype);
+        leave_to_wait(comm, place, link->backend->reduce_scatter_start(link, out, in, count, dtype));
     } else {
         char *host = fetch(comm, device, in, all, 0, all), *mine = host + bytes * (size_t)comm->rank;
-        comm->backend->reduce_scatter(comm, mine, host, count, dtype);
+        comm_backend_reduce_scatter(comm, mine, host, count, dtype);
         device_upload(device, out, mine, bytes);
     }
 }

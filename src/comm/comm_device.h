@@ -12,10 +12,11 @@
 /* Whether `device` has memory of its own. */
 bool comm_device_is_elsewhere(const Device *device);
 
-void comm_device_all_gather(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype,
-                            Device *device);
-void comm_device_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype,
-                                Device *device);
+/* These say in comm->started[place] what is left for comm_wait. */
+void comm_device_all_gather_start(Comm *comm, int place, void *out, const void *in, int64_t count,
+                                  Dtype dtype, Device *device);
+void comm_device_reduce_scatter_start(Comm *comm, int place, void *out, const void *in, int64_t count,
+                                      Dtype dtype, Device *device);
 void comm_device_all_reduce(Comm *comm, void *buffer, int64_t count, Dtype dtype, CommReduce reduce,
                             Device *device);
 void comm_device_broadcast(Comm *comm, void *buffer, int64_t count, Dtype dtype, int root, Device *device);

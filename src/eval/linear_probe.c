@@ -141,7 +141,7 @@ LinearProbe *linear_probe_create(const LinearProbeSpec *spec, const Ops *ops, Co
     probe->values = floats(probe->flat_count);
     probe->velocity = floats(probe->flat_count);
     probe->gradient = floats(probe->flat_count + probe->count);
-    comm_reserve(comm, (size_t)(probe->flat_count + probe->count) * sizeof *probe->gradient);
+    comm_reserve(comm, (size_t)(probe->flat_count + probe->count) * sizeof *probe->gradient, 0);
     make_classifiers(probe, spec);
     return probe;
 }

@@ -9,6 +9,8 @@
  * EMULATED_NCCL=error:R:N: collective N (from 0) of rank R breaks, which only ncclCommGetAsyncError tells.
  * hang:R:N: rank R never joins its collective N. start:R:0: rank R does not get into a communicator.
  */
+#include "cuda_bf16.h"
+#include "cuda_fp16.h"
 #include "cuda_runtime.h"
 #include "nccl.h"
 
@@ -89,8 +91,10 @@ std::vector<char> gather(ncclComm *comm, const void *in, size_t bytes)
 
 template <typename T> T combined(T a, T b, int64_t operation)
 {
-    if (operation == ncclSum) return a + b;
-    if constexpr (std::is_floating_point_v<T>) return operation == ncclMax ? fmax(a, b) : fmin(a, b);
+    using Wide = std::conditional_t<sizeof(T) == 2, float, T>; /* 16 bits: rounded at each step */
+    Wide x = a, y = b;
+    if (operation == ncclSum) return T(x + y);
+    if constexpr (std::is_floating_point_v<Wide>) return T(operation == ncclMax ? fmax(x, y) : fmin(x, y));
     return operation == ncclMax ? std::max(a, b) : std::min(a, b);
 }
 
@@ -116,6 +120,10 @@ void reduce_any(const Operation &op, const char *all, int64_t first, int64_t n, 
         return reduce<float>(all, op.out, first, n, stride, size, op.call.detail);
     case ncclFloat64:
         return reduce<double>(all, op.out, first, n, stride, size, op.call.detail);
+    case ncclFloat16:
+        return reduce<__half>(all, op.out, first, n, stride, size, op.call.detail);
+    case ncclBfloat16:
+        return reduce<__nv_bfloat16>(all, op.out, first, n, stride, size, op.call.detail);
     case ncclInt64:
         return reduce<int64_t>(all, op.out, first, n, stride, size, op.call.detail);
     default:

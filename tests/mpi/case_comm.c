@@ -246,7 +246,7 @@ Status case_comm_allocates_nothing(MpiCase *c)
     enum { COUNT = 200003 };
     comm_set_checking(c->comm, false);
     float *data = memory_alloc_array((size_t)COUNT * (size_t)c->size, sizeof *data);
-    comm_reserve(c->comm, (size_t)COUNT * (size_t)c->size * sizeof *data);
+    comm_reserve(c->comm, (size_t)COUNT * (size_t)c->size * sizeof *data, 1);
     int64_t before = memory_allocation_count();
     for (int64_t n = 1; n <= COUNT; n = n * 3 + 1) {
         comm_all_reduce(c->comm, data, n, DTYPE_F32, COMM_SUM, NULL);

@@ -1,9 +1,9 @@
 /* case_comm_device.c - collectives on data in GPU memory, by NCCL or through host memory. Each case takes the
  * transport that it expects as its first argument ("" or nothing: any).
  *
- * As in case_comm.c, values are small integers, so that every order of a sum gives the same bits. Copies to
- * and from the device go through pinned memory, without the host waiting: what stands out of order is found
- * by its poison.
+ * As in case_comm.c, values are small integers, so that every order of a sum gives the same bits, in 16 bits,
+ * too. Copies to and from the device go through pinned memory, without the host waiting: what stands out of
+ * order is found by its poison.
  */
 #include "base/memory.h"
 #include "base/rng.h"
@@ -67,7 +67,7 @@ static void attach(Bench *b)
 
 static double value_at(int rank, int64_t i)
 {
-    return (double)((i * 41 + rank * 97 + (i % 5) * rank) % 801 - 400);
+    return (double)((i * 41 + rank * 97 + (i % 5) * rank) % 81 - 40);
 }
 
 static double reduced_at(int size, int64_t i, CommReduce reduce)
@@ -85,14 +85,16 @@ static void store(void *buffer, Dtype dtype, int64_t i, double value)
     if (dtype == DTYPE_F32) ((float *)buffer)[i] = (float)value;
     if (dtype == DTYPE_F64) ((double *)buffer)[i] = value;
     if (dtype == DTYPE_I64) ((int64_t *)buffer)[i] = (int64_t)value;
-    if (dtype == DTYPE_BF16) ((uint16_t *)buffer)[i] = (uint16_t)(int)value;
+    if (dtype == DTYPE_BF16) ((uint16_t *)buffer)[i] = dtype_bf16_from_f32((float)value);
+    if (dtype == DTYPE_F16) ((uint16_t *)buffer)[i] = dtype_f16_from_f32((float)value);
 }
 
 static double load(const void *buffer, Dtype dtype, int64_t i)
 {
     if (dtype == DTYPE_F32) return (double)((const float *)buffer)[i];
     if (dtype == DTYPE_F64) return ((const double *)buffer)[i];
-    if (dtype == DTYPE_BF16) return (double)(int16_t)((const uint16_t *)buffer)[i];
+    if (dtype == DTYPE_BF16) return (double)dtype_f32_from_bf16(((const uint16_t *)buffer)[i]);
+    if (dtype == DTYPE_F16) return (double)dtype_f32_from_f16(((const uint16_t *)buffer)[i]);
     return (double)((const int64_t *)buffer)[i];
 }
 
@@ -179,14 +181,13 @@ static void broadcast_is_exact(Bench *b, int64_t count, Dtype dtype, int root)
 
 static void everything_is_exact(Bench *b, int64_t count)
 {
-    const Dtype dtypes[] = {DTYPE_F32, DTYPE_F64, DTYPE_I64, DTYPE_BF16};
-    for (int d = 0; d < 4; d++) {
-        bool adds = dtypes[d] != DTYPE_BF16;
+    const Dtype dtypes[] = {DTYPE_F32, DTYPE_F64, DTYPE_I64, DTYPE_BF16, DTYPE_F16};
+    for (int d = 0; d < 5; d++) {
         for (int in_place = 0; in_place < 2; in_place++) {
             all_gather_is_exact(b, count, dtypes[d], in_place);
-            if (adds && dtypes[d] != DTYPE_I64) reduce_scatter_is_exact(b, count, dtypes[d], in_place);
+            if (dtypes[d] != DTYPE_I64) reduce_scatter_is_exact(b, count, dtypes[d], in_place);
         }
-        for (int reduce = COMM_SUM; adds && reduce <= COMM_MIN; reduce++)
+        for (int reduce = COMM_SUM; reduce <= COMM_MIN; reduce++)
             all_reduce_is_exact(b, count, dtypes[d], (CommReduce)reduce);
         broadcast_is_exact(b, count, dtypes[d], (int)(count % b->c->size));
     }
@@ -230,6 +231,66 @@ Status case_device_chain(MpiCase *c)
     const char *result = get(&b, b.in, COUNT * sizeof(int64_t));
     for (int64_t i = 0; i < COUNT; i++)
         EXPECT(c, load(result, DTYPE_I64, i) == reduced_at(c->size, i, COMM_SUM));
+    bench_fini(&b);
+    return STATUS_OK;
+}
+
+/* Sums started and waited for later in another order: a hundred of bf16 in turn, three under way at a time,
+ * with the device's own work and other collectives between; one beside more collectives than are kept under
+ * way; and one that outlives the attachment. `in` is three parts, each of the ranks' shares; `out` what came
+ * of them. */
+Status case_device_started(MpiCase *c)
+{
+    enum { SLOTS = 3, ROUNDS = 100, COUNT = 700, LATE = 300 };
+    const size_t share = COUNT * sizeof(uint16_t), part = share * (size_t)c->size;
+    Bench b;
+    CommRequest requests[SLOTS] = {{0}};
+    if (!bench_init(&b, c, SLOTS * part + sizeof(int64_t))) return STATUS_OK;
+    attach(&b);
+    put(&b, DTYPE_BF16, 0, SLOTS * COUNT * c->size);
+    device_zero(b.gpu, b.in + SLOTS * part, sizeof(int64_t));
+    for (int k = 0; k < ROUNDS; k++) {
+        char *in = b.in + (size_t)(k % SLOTS) * part, *out = b.out + (size_t)(k % SLOTS) * part;
+        comm_wait(c->comm, &requests[k % SLOTS]);
+        device_zero(b.gpu, out, part);
+        char *mine = out + share * (size_t)c->rank;
+        requests[k % SLOTS] = comm_reduce_scatter_start(c->comm, mine, in, COUNT, DTYPE_BF16, b.gpu);
+        comm_all_reduce(c->comm, b.in + SLOTS * part, 1, DTYPE_I64, COMM_MAX, b.gpu);
+        if (k == 50)
+            for (int i = 0; i < LATE; i++)
+                comm_all_reduce(c->comm, b.in + SLOTS * part, 1, DTYPE_I64, COMM_MAX, b.gpu);
+    }
+    comm_wait(c->comm, &requests[1]);
+    for (int s = 0; s < SLOTS; s++) { /* the sums to everybody, in place */
+        comm_wait(c->comm, &requests[s]);
+        char *all = b.out + (size_t)s * part;
+        requests[s] =
+            comm_all_gather_start(c->comm, all, all + share * (size_t)c->rank, COUNT, DTYPE_BF16, b.gpu);
+    }
+    comm_wait(c->comm, &requests[2]); /* the last one: the others are done before it */
+    const char *result = get(&b, b.out, SLOTS * part);
+    comm_detach_device(c->comm);
+    for (int s = 0; s < SLOTS; s++)
+        comm_wait(c->comm, &requests[s]);
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < SLOTS * COUNT * c->size; i++)
+        wrong += load(result, DTYPE_BF16, i) != reduced_at(c->size, i, COMM_SUM);
+    EXPECT(c, wrong == 0);
+    bench_fini(&b);
+    return STATUS_OK;
+}
+
+/* One that is started and hangs. */
+Status case_device_started_hangs(MpiCase *c)
+{
+    Bench b;
+    if (!bench_init(&b, c, 64 * (size_t)c->size)) return STATUS_OK;
+    comm_set_timeout(c->comm, 0.5);
+    attach(&b);
+    put(&b, DTYPE_F16, 0, c->size);
+    CommRequest request = comm_reduce_scatter_start(c->comm, b.out, b.in, 1, DTYPE_F16, b.gpu);
+    comm_wait(c->comm, &request);
+    device_finish(b.gpu);
     bench_fini(&b);
     return STATUS_OK;
 }

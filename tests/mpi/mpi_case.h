@@ -43,9 +43,16 @@ int64_t mpi_case_number(const MpiCase *c, int index, int64_t fallback);
     X(comm_killed) \
     X(comm_timeout) \
     X(comm_abort) \
+    X(comm_start) \
+    X(comm_start_most) \
+    X(comm_16_bits) \
+    X(comm_start_timeout) \
+    X(comm_start_mismatch) \
     X(device_exact) \
     X(device_chain) \
     X(device_bits) \
+    X(device_started) \
+    X(device_started_hangs) \
     X(device_life) \
     X(device_mixed) \
     X(device_watched) \

@@ -21,7 +21,8 @@ typedef struct {
     char name[32];
 } Success;
 
-static const char *const SUCCESSES[] = {"comm_exact", "comm_pieces", "comm_bits", "comm_agree", "comm_split"};
+static const char *const SUCCESSES[] = {"comm_exact", "comm_pieces", "comm_bits",       "comm_agree",
+                                        "comm_split", "comm_start",  "comm_start_most", "comm_16_bits"};
 enum { SUCCESS_COUNT = sizeof SUCCESSES / sizeof *SUCCESSES };
 
 ParameterizedTestParameters(comm, works_on_ranks)
@@ -78,6 +79,16 @@ Test(comm, killed_rank_ends_the_job, .timeout = 60)
 Test(comm, watchdog_ends_a_job_that_hangs, .timeout = 60)
 {
     expect_end(2, "comm_timeout", NULL, 1, "s in barrier, which is over the time-out");
+}
+
+Test(comm, a_start_that_nobody_answers_ends_the_job, .timeout = 60)
+{
+    expect_end(2, "comm_start_timeout", NULL, 1, "s in the wait for all_gather, which is over the time-out");
+}
+
+Test(comm, cross_check_tells_waits_apart, .timeout = 60)
+{
+    expect_end(3, "comm_start_mismatch", NULL, 1, "calls the wait for all_gather with count");
 }
 
 Test(comm, abort_hands_its_code_on, .timeout = 60)

@@ -74,6 +74,15 @@ Test(comm_device, collectives_stand_in_the_order_of_work)
     expect_success(3, "device_chain", WORDS("nccl"));
 }
 
+Test(comm_device, collectives_are_started_and_waited_for)
+{
+    expect_success(1, "device_started", WORDS("none: one rank"));
+    expect_success(2, "device_started", WORDS("nccl"));
+    expect_success(3, "device_started", WORDS("nccl"));
+    setenv("EMULATOR_GPU", "the one", 1);
+    expect_success(3, "device_started", WORDS("staged: ranks share a GPU"));
+}
+
 Test(comm_device, sums_are_the_same_bits_everywhere)
 {
     expect_success(3, "device_bits", WORDS("nccl"));
@@ -100,6 +109,12 @@ Test(comm_device, a_collective_that_hangs_ends_the_job)
 {
     setenv("EMULATED_NCCL", "hang:1:3", 1);
     expect_end(2, "device_watched", WORDS("nccl", "600"), "s in all_reduce, which is over the time-out");
+}
+
+Test(comm_device, a_start_that_hangs_ends_the_job)
+{
+    setenv("EMULATED_NCCL", "hang:1:0", 1);
+    expect_end(2, "device_started_hangs", WORDS("nccl"), "s in reduce_scatter, which is over the time-out");
 }
 
 Test(comm_device, a_collective_that_breaks_ends_the_job)
@@ -142,6 +157,7 @@ Test(comm_gpu, collectives_of_two_ranks)
 {
     run_on_gpus(2, "device_exact");
     run_on_gpus(2, "device_chain");
+    run_on_gpus(2, "device_started");
     run_on_gpus(2, "device_bits");
 }
 

@@ -10,7 +10,7 @@ Test(comm_self, collectives_are_copies)
     float in[3] = {1, -2, 3}, out[3] = {0}, all[3] = {0};
     cr_expect(comm_rank(comm) == 0 && comm_size(comm) == 1);
     cr_expect_str_eq(comm_backend_name(comm), "self");
-    comm_reserve(comm, 1 << 20);
+    comm_reserve(comm, 1 << 20, 2);
     comm_all_gather(comm, all, in, 3, DTYPE_F32, NULL);
     comm_reduce_scatter(comm, out, in, 3, DTYPE_F32, NULL);
     cr_expect_arr_eq(all, in, sizeof in);

@@ -371,15 +371,23 @@ static void twin_nothing(Comm *comm)
     (void)comm;
 }
 
-static void twin_reserve(Comm *comm, size_t bytes)
+static void twin_reserve(Comm *comm, size_t bytes, int under_way)
 {
     (void)comm;
     (void)bytes;
+    (void)under_way;
 }
 
-static void twin_all_gather(Comm *comm, void *out, const void *in, size_t bytes)
+static void twin_wait(Comm *comm, int place)
 {
     (void)comm;
+    (void)place;
+}
+
+static void twin_all_gather_start(Comm *comm, int place, void *out, const void *in, size_t bytes)
+{
+    (void)comm;
+    (void)place;
     for (size_t rank = 0; rank < 2; rank++)
         memmove((char *)out + rank * bytes, in, bytes);
 }
@@ -396,7 +404,8 @@ Test(linear_probe, ranks_average_and_scale_the_learning_rate)
 {
     static const CommBackend twins = {.name = "twins",
                                       .destroy = twin_nothing,
-                                      .all_gather = twin_all_gather,
+                                      .all_gather_start = twin_all_gather_start,
+                                      .wait = twin_wait,
                                       .all_reduce = twin_all_reduce,
                                       .reserve = twin_reserve};
     int reductions = 0;

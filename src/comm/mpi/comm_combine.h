@@ -17,7 +17,7 @@ typedef struct {
 } CombinePieces;
 
 /* out[n] = pieces of rank 0 (+) rank 1 (+) ..., element-wise; `out` may be `own`. F32, F64, I64 in their own
- * precision. NaN wins over everything in COMM_MAX and COMM_MIN. */
+ * precision; BF16 and F16 in fp32, rounded once. NaN wins over everything in COMM_MAX and COMM_MIN. */
 void comm_combine(void *out, CombinePieces pieces, int64_t n, Dtype dtype, CommReduce reduce);
 
 #endif

@@ -1,9 +1,14 @@
-/* comm_mpi.c - collectives in host memory by MPI: gathers and exchanges by the library, sums by ourselves.
+/* comm_mpi.c - collectives in host memory by MPI: messages by the library, sums by ourselves.
  *
- * reduce_scatter is an exchange of pieces and a local sum in rank order; all_reduce is that followed by an
- * all-gather, or, when small, an all-gather and the same sum on every rank. It is deliberately not
- * MPI_Allreduce: that may give other bits for another message size, algorithm or run. Long transfers go in
- * pieces, which bounds the room for foreign pieces and keeps MPI's int counts far from their limit.
+ * all_gather and reduce_scatter post all their messages when they start, and the end of the messages is
+ * waited for later; then reduce_scatter sums in rank order. all_reduce is an exchange of slices, that sum,
+ * and a gather of the slices, or, when small, a gather and the same sum on every rank. It is deliberately not
+ * MPI_Allreduce: that may give other bits for another message size, algorithm or run; nor are the others
+ * MPI's non-blocking collectives, which move nothing more between calls than messages do. Long transfers go
+ * in pieces, which bounds the room of all_reduce and keeps MPI's int counts far from their limit.
+ *
+ * Messages between two ranks are matched in the order in which they were posted, which is that of the starts;
+ * so one tag does for any number of collectives under way.
  */
 #include "comm/mpi/comm_mpi.h"
 
@@ -26,11 +31,31 @@ enum {
     SMALL_ALL_REDUCE = 64 << 10 /* bytes: below, latency counts and bandwidth does not */
 };
 
+/* Memory for the pieces of other ranks. */
+typedef struct {
+    char *memory; /* [bytes] owned */
+    size_t bytes;
+    bool taken;
+} Room;
+
+/* A collective under way. */
+typedef struct {
+    const char *call;
+    MPI_Request *messages; /* [message_room] owned */
+    int message_count, message_room;
+    Room *room; /* NULL: nothing is summed; otherwise what follows says what */
+    CombinePieces pieces;
+    void *out;
+    int64_t count;
+    Dtype dtype;
+} Started;
+
 typedef struct {
     MPI_Comm handle;
-    size_t piece;  /* bytes of one message at most; a multiple of 8 */
-    char *scratch; /* [scratch_bytes] pieces of the other ranks; owned */
-    size_t scratch_bytes;
+    size_t piece;                 /* bytes of one message at most; a multiple of 8 */
+    Room scratch;                 /* of all_reduce */
+    Room rooms[COMM_PLACES];      /* of reduce_scatters under way */
+    Started started[COMM_PLACES]; /* by place */
     MPI_Request *requests;        /* [2 * size] owned */
     int *lengths, *displacements; /* [size] owned */
 } MpiState;
@@ -68,15 +93,48 @@ static void check_mpi(Comm *comm, const char *call, int code)
 
 /* --- room --- */
 
-static void need_scratch(MpiState *state, size_t bytes)
+static void need_room(Room *room, size_t bytes)
 {
-    if (state->scratch_bytes >= bytes) return;
-    memory_free(state->scratch);
-    state->scratch = memory_alloc(bytes);
-    state->scratch_bytes = bytes;
+    if (room->bytes >= bytes) return;
+    memory_free(room->memory);
+    room->memory = memory_alloc(bytes);
+    room->bytes = bytes;
 }
 
-/* Bytes of one rank's piece when all ranks' pieces lie in the scratch buffer at once. */
+/* The smallest free room that does; else the largest free one grows. */
+static Room *take_room(MpiState *state, size_t bytes)
+{
+    Room *best = NULL;
+    for (int i = 0; i < COMM_PLACES; i++) {
+        Room *room = &state->rooms[i];
+        if (room->taken) continue;
+        bool does = room->bytes >= bytes, best_does = best && best->bytes >= bytes;
+        if (!best || (does && !best_does) || (does == best_does && (room->bytes < best->bytes) == does))
+            best = room;
+    }
+    need_room(best, bytes);
+    best->taken = true;
+    return best;
+}
+
+static void need_messages(Started *started, int count)
+{
+    if (started->message_room >= count) return;
+    memory_free(started->messages);
+    started->messages = memory_alloc_array((size_t)count, sizeof(MPI_Request));
+    started->message_room = count;
+}
+
+/* Messages of a collective that sends `bytes` to every other rank and has as many of each. */
+static int count_messages(const Comm *comm, size_t bytes)
+{
+    size_t piece = state_of(comm)->piece, pieces = (bytes + piece - 1) / piece;
+    size_t count = pieces * 2 * (size_t)(comm->size - 1);
+    CHECK(count <= INT_MAX);
+    return (int)count;
+}
+
+/* Bytes of one rank's slice in a chunk of all_reduce, whose slices lie in the scratch room at once. */
 static size_t piece_bytes(const Comm *comm)
 {
     size_t piece = (size_t)SCRATCH_TARGET / (size_t)comm->size / 8 * 8;
@@ -90,12 +148,17 @@ static bool is_small(const Comm *comm, size_t bytes)
     return bytes <= limit;
 }
 
-static void mpi_reserve(Comm *comm, size_t bytes)
+static void mpi_reserve(Comm *comm, size_t bytes, int under_way)
 {
+    MpiState *state = state_of(comm);
     size_t share = bytes / (size_t)comm->size + 8;
     size_t piece = piece_bytes(comm) < share ? piece_bytes(comm) : share;
     size_t small = bytes < SMALL_ALL_REDUCE ? bytes : SMALL_ALL_REDUCE;
-    need_scratch(state_of(comm), (size_t)comm->size * (piece > small ? piece : small));
+    need_room(&state->scratch, (size_t)comm->size * (piece > small ? piece : small));
+    for (int place = 0; place < COMM_PLACES; place++)
+        need_messages(&state->started[place], count_messages(comm, share));
+    for (int i = 0; i < under_way; i++)
+        need_room(&state->rooms[i], bytes);
 }
 
 /* --- exchange --- */
@@ -117,17 +180,18 @@ static size_t range_length(const Ranges *ranges, int rank)
 }
 
 /* Sends each other rank its range of `source`, and receives `bytes_for_me` of each rank r at
- * target + r * target_stride. All messages are under way at once, the nearest rank's first. */
-static void exchange(Comm *comm, const char *call, const Ranges *source, char *target, size_t target_stride,
-                     size_t bytes_for_me)
+ * target + r * target_stride. All messages are under way at once, the nearest rank's first. Returns their
+ * number, at most 2 * (size - 1). */
+static int post(Comm *comm, const char *call, const Ranges *source, char *target, size_t target_stride,
+                size_t bytes_for_me, MPI_Request *messages)
 {
-    MpiState *state = state_of(comm);
-    int pending = 0;
+    MPI_Comm handle = state_of(comm)->handle;
+    int posted = 0;
     for (int k = 1; k < comm->size && bytes_for_me; k++) {
         int peer = (comm->rank - k + comm->size) % comm->size;
         check_mpi(comm, call,
                   MPI_Irecv(target + (size_t)peer * target_stride, (int)bytes_for_me, MPI_BYTE, peer,
-                            TAG_EXCHANGE, state->handle, &state->requests[pending++]));
+                            TAG_EXCHANGE, handle, &messages[posted++]));
     }
     for (int k = 1; k < comm->size; k++) {
         int peer = (comm->rank + k) % comm->size;
@@ -135,54 +199,67 @@ static void exchange(Comm *comm, const char *call, const Ranges *source, char *t
         if (!length) continue;
         check_mpi(comm, call,
                   MPI_Isend(source->base + (size_t)peer * source->stride + source->offset, (int)length,
-                            MPI_BYTE, peer, TAG_EXCHANGE, state->handle, &state->requests[pending++]));
+                            MPI_BYTE, peer, TAG_EXCHANGE, handle, &messages[posted++]));
     }
-    check_mpi(comm, call, MPI_Waitall(pending, state->requests, MPI_STATUSES_IGNORE));
+    return posted;
+}
+
+/* --- collectives that are started --- */
+
+/* Posts all messages of a collective that moves `bytes` from every rank to every other one: for rank r those
+ * at from + r * from_stride, into its memory at to + own rank * bytes. */
+static Started *start(Comm *comm, int place, const char *call, const char *from, size_t from_stride, char *to,
+                      size_t bytes)
+{
+    size_t piece = state_of(comm)->piece;
+    Started *started = &state_of(comm)->started[place];
+    CHECK(started->message_count == 0 && !started->room);
+    need_messages(started, count_messages(comm, bytes));
+    started->call = call;
+    for (size_t first = 0; first < bytes; first += piece) {
+        size_t length = bytes - first < piece ? bytes - first : piece;
+        /* MPI takes no const in old bindings; it only reads. */
+        Ranges source = {(char *)(uintptr_t)from, from_stride, first, length, SIZE_MAX};
+        started->message_count +=
+            post(comm, call, &source, to + first, bytes, length, started->messages + started->message_count);
+    }
+    return started;
+}
+
+static void mpi_all_gather_start(Comm *comm, int place, void *out, const void *in, size_t bytes)
+{
+    char *own = (char *)out + (size_t)comm->rank * bytes;
+    if (own != in) memcpy(own, in, bytes);
+    start(comm, place, "all_gather", in, 0, out, bytes);
+}
+
+static void mpi_reduce_scatter_start(Comm *comm, int place, void *out, const void *in, int64_t count,
+                                     Dtype dtype)
+{
+    size_t bytes = (size_t)count * dtype_size(dtype);
+    Room *room = take_room(state_of(comm), (size_t)comm->size * bytes);
+    Started *started = start(comm, place, "reduce_scatter", in, bytes, room->memory, bytes);
+    started->room = room;
+    started->pieces = (CombinePieces){(const char *)in + (size_t)comm->rank * bytes, room->memory, bytes,
+                                      comm->rank, comm->size};
+    started->out = out;
+    started->count = count;
+    started->dtype = dtype;
+}
+
+static void mpi_wait(Comm *comm, int place)
+{
+    Started *started = &state_of(comm)->started[place];
+    check_mpi(comm, started->call,
+              MPI_Waitall(started->message_count, started->messages, MPI_STATUSES_IGNORE));
+    started->message_count = 0;
+    if (!started->room) return;
+    comm_combine(started->out, started->pieces, started->count, started->dtype, COMM_SUM);
+    started->room->taken = false;
+    started->room = NULL;
 }
 
 /* --- collectives --- */
-
-/* Every rank's bytes in pieces, received where they belong. */
-static void all_gather_pieces(Comm *comm, char *out, const char *in, size_t bytes)
-{
-    size_t piece = state_of(comm)->piece;
-    for (size_t first = 0; first < bytes; first += piece) {
-        size_t length = bytes - first < piece ? bytes - first : piece;
-        /* The same range for every rank. MPI takes no const in old bindings; it only reads. */
-        Ranges mine = {.base = (char *)(uintptr_t)(in + first), .length = length, .limit = length};
-        exchange(comm, "all_gather", &mine, out + first, bytes, length);
-    }
-}
-
-static void mpi_all_gather(Comm *comm, void *out, const void *in, size_t bytes)
-{
-    char *own = (char *)out + (size_t)comm->rank * bytes;
-    if (bytes > state_of(comm)->piece) {
-        if (own != in) memcpy(own, in, bytes);
-        all_gather_pieces(comm, out, own, bytes);
-        return;
-    }
-    check_mpi(comm, "all_gather",
-              MPI_Allgather(own == in ? MPI_IN_PLACE : in, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE,
-                            state_of(comm)->handle));
-}
-
-static void mpi_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype)
-{
-    MpiState *state = state_of(comm);
-    size_t element = dtype_size(dtype), bytes = (size_t)count * element;
-    size_t piece = piece_bytes(comm) < bytes ? piece_bytes(comm) : bytes;
-    need_scratch(state, (size_t)comm->size * piece);
-    char *base = (char *)(uintptr_t)in; /* only read */
-    for (size_t first = 0; first < bytes; first += piece) {
-        size_t length = bytes - first < piece ? bytes - first : piece;
-        Ranges source = {base, bytes, first, length, (size_t)comm->size * bytes};
-        exchange(comm, "reduce_scatter", &source, state->scratch, piece, length);
-        CombinePieces pieces = {base + (size_t)comm->rank * bytes + first, state->scratch, piece, comm->rank,
-                                comm->size};
-        comm_combine((char *)out + first, pieces, (int64_t)(length / element), dtype, COMM_SUM);
-    }
-}
 
 /* One chunk of an all-reduce: rank r reduces its slice, then all slices are gathered. The last may be
  * shorter. */
@@ -191,12 +268,13 @@ static void all_reduce_chunk(Comm *comm, char *chunk, size_t bytes, Dtype dtype,
     MpiState *state = state_of(comm);
     size_t element = dtype_size(dtype), ranks = (size_t)comm->size;
     size_t slice = (bytes / element + ranks - 1) / ranks * element;
-    need_scratch(state, ranks * slice);
+    need_room(&state->scratch, ranks * slice);
     Ranges source = {.base = chunk, .stride = slice, .length = slice, .limit = bytes};
     size_t mine = range_length(&source, comm->rank);
-    exchange(comm, "all_reduce", &source, state->scratch, slice, mine);
+    int posted = post(comm, "all_reduce", &source, state->scratch.memory, slice, mine, state->requests);
+    check_mpi(comm, "all_reduce", MPI_Waitall(posted, state->requests, MPI_STATUSES_IGNORE));
     char *own = chunk + (mine ? (size_t)comm->rank * slice : 0);
-    CombinePieces pieces = {own, state->scratch, slice, comm->rank, comm->size};
+    CombinePieces pieces = {own, state->scratch.memory, slice, comm->rank, comm->size};
     comm_combine(own, pieces, (int64_t)(mine / element), dtype, reduce);
 
     for (int r = 0; r < comm->size; r++) {
@@ -213,9 +291,11 @@ static void mpi_all_reduce(Comm *comm, void *buffer, int64_t count, Dtype dtype,
     MpiState *state = state_of(comm);
     size_t bytes = (size_t)count * dtype_size(dtype);
     if (is_small(comm, bytes)) {
-        need_scratch(state, (size_t)comm->size * bytes);
-        mpi_all_gather(comm, state->scratch, buffer, bytes);
-        CombinePieces pieces = {buffer, state->scratch, bytes, comm->rank, comm->size};
+        need_room(&state->scratch, (size_t)comm->size * bytes);
+        char *all = state->scratch.memory;
+        check_mpi(comm, "all_reduce",
+                  MPI_Allgather(buffer, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, state->handle));
+        CombinePieces pieces = {buffer, all, bytes, comm->rank, comm->size};
         comm_combine(buffer, pieces, count, dtype, reduce);
         return;
     }
@@ -269,7 +349,11 @@ static void mpi_destroy(Comm *comm)
 {
     MpiState *state = state_of(comm);
     check_mpi(comm, "destroy", MPI_Comm_free(&state->handle));
-    memory_free(state->scratch);
+    memory_free(state->scratch.memory);
+    for (int place = 0; place < COMM_PLACES; place++) {
+        memory_free(state->rooms[place].memory);
+        memory_free(state->started[place].messages);
+    }
     memory_free(state->requests);
     memory_free(state->lengths);
     memory_free(state->displacements);
@@ -289,8 +373,9 @@ static const CommBackend mpi_backend = {
     .name = "mpi",
     .destroy = mpi_destroy,
     .split = mpi_split,
-    .all_gather = mpi_all_gather,
-    .reduce_scatter = mpi_reduce_scatter,
+    .all_gather_start = mpi_all_gather_start,
+    .reduce_scatter_start = mpi_reduce_scatter_start,
+    .wait = mpi_wait,
     .all_reduce = mpi_all_reduce,
     .broadcast = mpi_broadcast,
     .barrier = mpi_barrier,

@@ -6,9 +6,9 @@
  *     device's stream   ... work | ready            wait done | work ...
  *     own stream                   wait ready | collective | done
  *
- * so it stands in the order of the device's work as every operation does, and an interface that starts a
- * collective and waits for it later needs only to move the last step. The events of the collectives under way
- * form a ring, which tells the watchdog the oldest one: its name is in the message when it hangs.
+ * so it stands in the order of the device's work as every operation does; of one that is only started, the
+ * last step comes with its wait. The events of the collectives under way form a ring, which tells the
+ * watchdog the oldest one: its name is in the message when it hangs.
  *
  * What is deliberately not here: point-to-point messages, groups, registered buffers, collectives inside of
  * captured graphs (while the runtime captures globally, the watchdog must not ask for events).
@@ -111,8 +111,19 @@ static void begin(NcclLink *self)
     CUDA_CHECK(cudaStreamWaitEvent(self->stream, self->ready, 0));
 }
 
-/* The device's work to come stands behind the collective. */
-static void end(NcclLink *self, const char *operation, ncclResult_t result)
+/* The device's work to come stands behind collective `queued`. Where its event has gone round to a later one,
+ * that stands in for it: they end in order. */
+static void nccl_wait(CommLink *link, int64_t queued)
+{
+    NcclLink *self = self_of(link);
+    CHECK(queued >= 0 && queued < self->issued);
+    CUDA_CHECK(cudaSetDevice(self->gpu));
+    CUDA_CHECK(
+        cudaStreamWaitEvent(device_cuda_stream(self->device), self->ring[queued % UNDER_WAY_MAX].done, 0));
+}
+
+/* Records the collective, and returns its number. */
+static int64_t queue(NcclLink *self, const char *operation, ncclResult_t result)
 {
     check_nccl(self, operation, result);
     Collective *collective = &self->ring[self->issued % UNDER_WAY_MAX];
@@ -121,9 +132,9 @@ static void end(NcclLink *self, const char *operation, ncclResult_t result)
     CHECK(self->issued - self->passed < UNDER_WAY_MAX);
     collective->operation = operation;
     if (self->issued == self->passed) self->oldest_since = clock_seconds();
-    self->issued++;
+    int64_t queued = self->issued++;
     pthread_mutex_unlock(&self->lock);
-    CUDA_CHECK(cudaStreamWaitEvent(device_cuda_stream(self->device), collective->done, 0));
+    return queued;
 }
 
 /* --- collectives --- */
@@ -137,21 +148,22 @@ static ncclDataType_t type_of(Dtype dtype)
     return types[dtype];
 }
 
-static void nccl_all_gather(CommLink *link, void *out, const void *in, int64_t count, Dtype dtype)
+static int64_t nccl_all_gather_start(CommLink *link, void *out, const void *in, int64_t count, Dtype dtype)
 {
     NcclLink *self = self_of(link);
     begin(self);
-    end(self, "all_gather",
-        self->nccl.AllGather(in, out, (size_t)count, type_of(dtype), self->handle, self->stream));
+    return queue(self, "all_gather",
+                 self->nccl.AllGather(in, out, (size_t)count, type_of(dtype), self->handle, self->stream));
 }
 
-static void nccl_reduce_scatter(CommLink *link, void *out, const void *in, int64_t count, Dtype dtype)
+static int64_t nccl_reduce_scatter_start(CommLink *link, void *out, const void *in, int64_t count,
+                                         Dtype dtype)
 {
     NcclLink *self = self_of(link);
     begin(self);
-    end(self, "reduce_scatter",
-        self->nccl.ReduceScatter(in, out, (size_t)count, type_of(dtype), ncclSum, self->handle,
-                                 self->stream));
+    return queue(self, "reduce_scatter",
+                 self->nccl.ReduceScatter(in, out, (size_t)count, type_of(dtype), ncclSum, self->handle,
+                                          self->stream));
 }
 
 static void nccl_all_reduce(CommLink *link, void *buffer, int64_t count, Dtype dtype, CommReduce reduce)
@@ -159,23 +171,23 @@ static void nccl_all_reduce(CommLink *link, void *buffer, int64_t count, Dtype d
     NcclLink *self = self_of(link);
     ncclRedOp_t operation = reduce == COMM_SUM ? ncclSum : reduce == COMM_MAX ? ncclMax : ncclMin;
     begin(self);
-    end(self, "all_reduce",
-        self->nccl.AllReduce(buffer, buffer, (size_t)count, type_of(dtype), operation, self->handle,
-                             self->stream));
+    nccl_wait(link, queue(self, "all_reduce",
+                          self->nccl.AllReduce(buffer, buffer, (size_t)count, type_of(dtype), operation,
+                                               self->handle, self->stream)));
 }
 
 static void nccl_broadcast(CommLink *link, void *buffer, int64_t count, Dtype dtype, int root)
 {
     NcclLink *self = self_of(link);
     begin(self);
-    end(self, "broadcast",
-        self->nccl.Broadcast(buffer, buffer, (size_t)count, type_of(dtype), root, self->handle,
-                             self->stream));
+    nccl_wait(link, queue(self, "broadcast",
+                          self->nccl.Broadcast(buffer, buffer, (size_t)count, type_of(dtype), root,
+                                               self->handle, self->stream)));
 }
 
 /* --- the watch --- */
 
-static void nccl_wait(CommLink *link)
+static void nccl_finish(CommLink *link)
 {
     NcclLink *self = self_of(link);
     CUDA_CHECK(cudaSetDevice(self->gpu));
@@ -252,11 +264,12 @@ static void nccl_close(CommLink *link)
 static const CommLinkBackend nccl_backend = {
     .close = nccl_close,
     .start = nccl_start,
-    .all_gather = nccl_all_gather,
-    .reduce_scatter = nccl_reduce_scatter,
+    .all_gather_start = nccl_all_gather_start,
+    .reduce_scatter_start = nccl_reduce_scatter_start,
+    .wait = nccl_wait,
     .all_reduce = nccl_all_reduce,
     .broadcast = nccl_broadcast,
-    .wait = nccl_wait,
+    .finish = nccl_finish,
     .look = nccl_look,
     .abort = nccl_abort,
 };

@@ -21,15 +21,23 @@ static Comm *self_split(Comm *comm, int color)
     return comm_self_create();
 }
 
-static void self_all_gather(Comm *comm, void *out, const void *in, size_t bytes)
+static void self_all_gather_start(Comm *comm, int place, void *out, const void *in, size_t bytes)
 {
     (void)comm;
+    (void)place;
     if (out != in && bytes) memcpy(out, in, bytes);
 }
 
-static void self_reduce_scatter(Comm *comm, void *out, const void *in, int64_t count, Dtype dtype)
+static void self_reduce_scatter_start(Comm *comm, int place, void *out, const void *in, int64_t count,
+                                      Dtype dtype)
 {
-    self_all_gather(comm, out, in, (size_t)count * dtype_size(dtype));
+    self_all_gather_start(comm, place, out, in, (size_t)count * dtype_size(dtype));
+}
+
+static void self_wait(Comm *comm, int place)
+{
+    (void)comm;
+    (void)place;
 }
 
 static void self_all_reduce(Comm *comm, void *buffer, int64_t count, Dtype dtype, CommReduce reduce)
@@ -54,10 +62,11 @@ static void self_nothing(Comm *comm)
     (void)comm;
 }
 
-static void self_reserve(Comm *comm, size_t bytes)
+static void self_reserve(Comm *comm, size_t bytes, int under_way)
 {
     (void)comm;
     (void)bytes;
+    (void)under_way;
 }
 
 static _Noreturn void self_abort(Comm *comm, int exit_status)
@@ -71,8 +80,9 @@ static const CommBackend self_backend = {
     .name = "self",
     .destroy = self_destroy,
     .split = self_split,
-    .all_gather = self_all_gather,
-    .reduce_scatter = self_reduce_scatter,
+    .all_gather_start = self_all_gather_start,
+    .reduce_scatter_start = self_reduce_scatter_start,
+    .wait = self_wait,
     .all_reduce = self_all_reduce,
     .broadcast = self_broadcast,
     .barrier = self_nothing,
