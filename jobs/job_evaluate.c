@@ -8,7 +8,6 @@
  */
 #include "base/atomic_file.h"
 #include "base/memory.h"
-#include "data/augment.h"
 #include "eval/eval_knn.h"
 #include "eval/eval_model.h"
 #include "features/features_file.h"
@@ -87,15 +86,12 @@ static Status run_untrained(EvalKnn *eval, Device *device, const Config *config,
 static Status run_rows(const JobContext *context, const Config *config, const EvalModel *model,
                        Report *report, Error *error)
 {
-    AugmentParams augment = augment_params_default();
     EvalKnnParams params = {.config = config,
                             .comm = context->comm,
                             .log = context->log,
                             .device = context->device,
                             .raw_only = !model && !options_get(context->options, "untrained"),
                             .threads = job_threads(context, config)};
-    memcpy(params.mean, model ? model->mean : augment.mean, sizeof params.mean);
-    memcpy(params.std, model ? model->std : augment.std, sizeof params.std);
     EvalKnn *eval = NULL;
     TRY(eval_knn_create(&eval, &params, error));
     Status status = STATUS_OK;

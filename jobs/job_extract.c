@@ -159,7 +159,7 @@ static Status extract(const JobContext *context, const Request *request, const E
                       const DataSet *set, Error *error)
 {
     FeatureExtractor extractor = {.kind = request->kind,
-                                  .input = eval_knn_input(&model->config, model->mean, model->std),
+                                  .input = eval_knn_input(&model->config),
                                   .backbone = &model->backbone,
                                   .log = context->log,
                                   .what = "features"};

@@ -1,6 +1,5 @@
 /* job_pretrain.c - trains student and teacher: the main job. */
 #include "base/memory.h"
-#include "data/augment.h"
 #include "data/data_set.h"
 #include "eval/eval_knn.h"
 #include "job.h"
@@ -10,7 +9,6 @@
 #include <cjson/cJSON.h>
 #include <omp.h>
 #include <stdio.h>
-#include <string.h>
 
 static Status open_data(JobContext *context, DataSet **set, Error *error)
 {
@@ -58,7 +56,8 @@ static Status evaluate(void *context, TrainState *state, int64_t iteration, cons
     (void)path;
     FeatureBackbone backbone = {.vit = &state->ssl.vit,
                                 .weights = &state->ssl.teacher_weights[PARAM_BACKBONE],
-                                .hooks = &state->ssl.teacher_hooks};
+                                .hooks = &state->ssl.teacher_hooks,
+                                .levels = state->ssl.levels};
     EvalKnnResult result;
     TRY(eval_knn_run(evaluation->knn, FEATURE_CLASS_TOKEN, &backbone, &result, error));
     char relative[64], *json = eval_knn_json(&result);
@@ -77,14 +76,11 @@ static Status open_evaluation(JobContext *context, Evaluation *evaluation, Error
     bool wanted = config->evaluation.eval_period_iterations > 0 && config->evaluation.train_dataset_path[0] &&
                   config->evaluation.val_dataset_path[0];
     if (!wanted) return STATUS_OK;
-    AugmentParams augment = augment_params_default();
     EvalKnnParams params = {.config = config,
                             .comm = context->comm,
                             .log = context->log,
                             .device = context->device,
                             .threads = omp_get_max_threads()};
-    memcpy(params.mean, augment.mean, sizeof params.mean);
-    memcpy(params.std, augment.std, sizeof params.std);
     return eval_knn_create(&evaluation->knn, &params, error);
 }
 

@@ -17,7 +17,6 @@
 #include "run/run_folder.h"
 
 #include <cjson/cJSON.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -102,16 +101,13 @@ static Status input_size(const PcaRequest *request, const EvalModel *model, int6
                        (long long)*size, (long long)p);
 }
 
-/* rgb[n, size, size, 3] of the normalised images[n, 3, size, size]. */
-static void to_pixels(uint8_t *rgb, const float *images, int64_t n, int64_t size, const EvalModel *model)
+/* rgb[n, size, size, 3] of images[n, 3, size, size]. */
+static void to_pixels(uint8_t *rgb, const uint8_t *images, int64_t n, int64_t size)
 {
     for (int64_t i = 0; i < n; i++)
         for (int c = 0; c < 3; c++)
-            for (int64_t at = 0; at < size * size; at++) {
-                float value = images[(i * 3 + c) * size * size + at] * model->std[c] + model->mean[c];
-                float level = fminf(fmaxf(255.0f * value, 0.0f), 255.0f);
-                rgb[(i * size * size + at) * 3 + c] = (uint8_t)lrintf(level);
-            }
+            for (int64_t at = 0; at < size * size; at++)
+                rgb[(i * size * size + at) * 3 + c] = images[(i * 3 + c) * size * size + at];
 }
 
 static Status draw_batch(const JobContext *context, const PcaRequest *request, const EvalModel *model,
@@ -130,7 +126,7 @@ static Status draw_batch(const JobContext *context, const PcaRequest *request, c
                                        size, tokens + i * grid * grid * d);
     ops_destroy(ops);
     uint8_t *rgb = memory_alloc_array((size_t)n, (size_t)(3 * size * size));
-    to_pixels(rgb, batch->images, n, size, model);
+    to_pixels(rgb, batch->images, n, size);
 
     PcaPictureInput input = {.images = n,
                              .grid_height = grid,
@@ -163,8 +159,7 @@ static void drop_invalid(EvalBatch *batch, int64_t size)
     for (int64_t i = 0; i < batch->count; i++) {
         if (!batch->valid[i]) continue;
         if (kept != i)
-            memcpy(batch->images + kept * elements, batch->images + i * elements,
-                   (size_t)elements * sizeof(float));
+            memcpy(batch->images + kept * elements, batch->images + i * elements, (size_t)elements);
         kept++;
     }
     batch->count = kept;
@@ -181,8 +176,6 @@ static Status draw_pca(const JobContext *context, const PcaRequest *request, con
                                .crop_size = size,
                                .batch_size = data_set_count(set),
                                .last = data_set_count(set)};
-    memcpy(params.mean, model->mean, sizeof params.mean);
-    memcpy(params.std, model->std, sizeof params.std);
     EvalLoader *loader = NULL;
     EvalBatch *batch = NULL;
     Status status = eval_loader_create(&loader, &params, set, error);

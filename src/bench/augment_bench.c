@@ -12,7 +12,7 @@ typedef struct {
     Image decoded[BENCH_PICTURES_MAX]; /* owned */
     Image image;                       /* of the picture under way; owned */
     AugmentScratch *scratch;           /* owned */
-    float *global, *local;             /* crops; owned */
+    uint8_t *global, *local;           /* crops; owned */
     uint64_t draws;                    /* so that each repetition draws other crops */
 } AugmentBench;
 
@@ -124,8 +124,8 @@ Status augment_bench_run(BenchRows *rows, const BenchPictures *pictures, const A
     size_t global = 3 * (size_t)(augment->global[0].size * augment->global[0].size);
     size_t local = 3 * (size_t)(augment->local.size * augment->local.size);
     *bench = (AugmentBench){.pictures = pictures, .augment = augment, .scratch = augment_scratch_create()};
-    bench->global = memory_alloc_array(AUGMENT_GLOBAL_CROPS * global, sizeof(float));
-    bench->local = memory_alloc_array((size_t)augment->local_count * local, sizeof(float));
+    bench->global = memory_alloc(AUGMENT_GLOBAL_CROPS * global);
+    bench->local = memory_alloc((size_t)augment->local_count * local);
     Status status = decode_all(bench, error);
     if (status == STATUS_OK) measure(bench, rows, crops, seconds);
     if (status == STATUS_OK && crops) status = measure_large(bench, rows, seconds, error);

@@ -6,7 +6,7 @@
 #include "data/batch.h"
 #include "ssl/ssl_meta_arch.h"
 
-/* Sizes from the configuration, normal numbers as pixels, for that device. Own storage, released by
+/* Sizes from the configuration, random grey levels as pixels, for that device. Own storage, released by
  * batch_fini. */
 void random_batch_init(Batch *batch, const Config *config, const SslGroups *groups, Device *device);
 

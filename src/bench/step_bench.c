@@ -79,7 +79,8 @@ static Status run_init(StepRun *run, const StepBenchParams *params, Error *error
     run->ops = ops_create(run->device, &limits, &(OpsOptions){.threads = params->threads});
     ops_timed_init(&run->timed, run->ops);
     SslMetaArch *ssl = &run->ssl;
-    ssl_meta_arch_init(ssl, config, &run->groups, run->gpu ? run->ops : &run->timed.ops, params->comm);
+    PixelNorm norm = pixel_levels_imagenet();
+    ssl_meta_arch_init(ssl, config, &run->groups, &norm, run->gpu ? run->ops : &run->timed.ops, params->comm);
     param_groups_assign(&ssl->table, ssl->vit.config.depth, config->optim.layerwise_decay,
                         config->optim.patch_embed_lr_mult);
     ssl_meta_arch_initialise(ssl, (uint64_t)config->train.seed);

@@ -14,8 +14,6 @@ struct AugmentScratch {
     uint8_t *picture; /* planes [3, height, width] of what was loaded */
     size_t picture_bytes;
     ImagePart part; /* that it is */
-    uint8_t *crop;  /* planes [3, size, size] */
-    size_t crop_bytes;
     ImageResizeScratch resize;
     ImageBlurScratch blur;
 };
@@ -36,9 +34,7 @@ AugmentParams augment_params_default(void)
                             .strength = {0.4, 0.4, 0.2, 0.1},
                             .blur_sigma_min = 0.1,
                             .blur_sigma_max = 2.0,
-                            .solarize_threshold = 128,
-                            .mean = {0.485f, 0.456f, 0.406f},
-                            .std = {0.229f, 0.224f, 0.225f}};
+                            .solarize_threshold = 128};
     params.global[1].blur = 0.9;
     params.global[1].solarize = 0.2;
     params.local.size = 96;
@@ -57,7 +53,6 @@ void augment_scratch_destroy(AugmentScratch *scratch)
 {
     if (scratch == NULL) return;
     memory_free(scratch->picture);
-    memory_free(scratch->crop);
     image_resize_scratch_fini(&scratch->resize);
     image_blur_scratch_fini(&scratch->blur);
     memory_free(scratch);
@@ -166,17 +161,6 @@ void augment_load_part(AugmentScratch *scratch, const Image *image, const ImageP
     image_planes_split(image->rgb, image->width * image->height, scratch->picture);
 }
 
-static uint8_t *crop_room(AugmentScratch *scratch, int64_t size)
-{
-    size_t bytes = image_planes_bytes(size, size);
-    if (bytes > scratch->crop_bytes) {
-        memory_free(scratch->crop);
-        scratch->crop = memory_alloc(bytes);
-        scratch->crop_bytes = bytes;
-    }
-    return scratch->crop;
-}
-
 static void apply_jitter(const AugmentDraw *draw, uint8_t *crop, int64_t pixels)
 {
     for (int i = 0; i < AUGMENT_JITTERS; i++) {
@@ -212,32 +196,23 @@ static ImageResizeSource source_of(const AugmentScratch *scratch, const AugmentD
                                .span_width = width};
 }
 
-const uint8_t *augment_apply_planes(const AugmentParams *params, const AugmentDraw *draw, int64_t size,
-                                    AugmentScratch *scratch)
+void augment_apply(const AugmentParams *params, const AugmentDraw *draw, int64_t size, uint8_t *crop,
+                   AugmentScratch *scratch)
 {
     CHECK(scratch->picture != NULL && size >= 1);
     ImageResizeSource source = source_of(scratch, draw);
     ImageResizeTarget target = {
         .height = size, .width = size, .rows = size, .columns = size, .mirror = draw->flip};
-    uint8_t *crop = crop_room(scratch, size);
     int64_t pixels = size * size;
     image_resize(&source, &target, crop, &scratch->resize);
     if (draw->jitter) apply_jitter(draw, crop, pixels);
     if (draw->grayscale) image_color_grayscale(crop, pixels);
     if (draw->blur) image_blur(crop, size, size, draw->sigma, &scratch->blur);
     if (draw->solarize) image_color_solarize(crop, pixels, params->solarize_threshold);
-    return crop;
 }
 
-void augment_apply(const AugmentParams *params, const AugmentDraw *draw, int64_t size, float *crop,
-                   AugmentScratch *scratch)
-{
-    const uint8_t *planes = augment_apply_planes(params, draw, size, scratch);
-    image_planes_normalize(planes, size * size, params->mean, params->std, crop);
-}
-
-void augment_crops(const AugmentParams *params, const AugmentDraw *draws, float *global_crops,
-                   float *local_crops, AugmentScratch *scratch)
+void augment_crops(const AugmentParams *params, const AugmentDraw *draws, uint8_t *global_crops,
+                   uint8_t *local_crops, AugmentScratch *scratch)
 {
     CHECK(params->global[0].size == params->global[1].size);
     int64_t global = params->global[0].size, local = params->local.size;
@@ -248,8 +223,8 @@ void augment_crops(const AugmentParams *params, const AugmentDraw *draws, float 
                       scratch);
 }
 
-void augment_sample(const AugmentParams *params, const Image *image, Rng rng, float *global_crops,
-                    float *local_crops, AugmentScratch *scratch)
+void augment_sample(const AugmentParams *params, const Image *image, Rng rng, uint8_t *global_crops,
+                    uint8_t *local_crops, AugmentScratch *scratch)
 {
     AugmentDraw draws[AUGMENT_CROPS_MAX] = {0};
     augment_draw_all(params, image->width, image->height, rng, draws);
@@ -263,8 +238,8 @@ static int64_t centre(int64_t length, int64_t crop)
     return (int64_t)rint((double)(length - crop) / 2.0);
 }
 
-void augment_eval(const Image *image, int64_t resize_size, int64_t crop_size, const float mean[3],
-                  const float std[3], float *crop, AugmentScratch *scratch)
+void augment_eval(const Image *image, int64_t resize_size, int64_t crop_size, uint8_t *crop,
+                  AugmentScratch *scratch)
 {
     CHECK(crop_size >= 1 && crop_size <= resize_size);
     augment_load(scratch, image);
@@ -282,7 +257,5 @@ void augment_eval(const Image *image, int64_t resize_size, int64_t crop_size, co
         target.width = (int64_t)((double)(resize_size * width) / (double)height);
     target.top = centre(target.height, crop_size);
     target.left = centre(target.width, crop_size);
-    uint8_t *planes = crop_room(scratch, crop_size);
-    image_resize(&source, &target, planes, &scratch->resize);
-    image_planes_normalize(planes, crop_size * crop_size, mean, std, crop);
+    image_resize(&source, &target, crop, &scratch->resize);
 }

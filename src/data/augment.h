@@ -3,8 +3,9 @@
  * Source: dinov2/data/augmentations.py and transforms.py on PIL 9.4 and torchvision 0.14, whose arithmetic is
  * followed bit by bit (image/ operators). What is random is drawn first (augment_draw), then applied
  * (augment_apply), so that fixed parameters go through the very same code.
- * Order: crop, resize, flip; colour jitter in its drawn order; grayscale; blur; solarize; normalise.
- * It is not a general pipeline of transforms.
+ * Order: crop, resize, flip; colour jitter in its drawn order; grayscale; blur; solarize. All of it is 8-bit
+ * arithmetic, so crops are bytes, in planes; they are normalised where they are used (pixel_levels.h). It is
+ * not a general pipeline of transforms.
  *
  *     AugmentScratch *scratch = augment_scratch_create();      // one per thread
  *     AugmentParams params = augment_params_default();
@@ -51,12 +52,11 @@ typedef struct {
                                          shift in [-s, s], s <= 0.5 */
     double blur_sigma_min, blur_sigma_max; /* pixels */
     int solarize_threshold;                /* values >= it are inverted */
-    float mean[3], std[3];                 /* of RGB in [0, 1] */
 } AugmentParams;
 
 /* What the reference does: crops of 224 and 96, scales 0.32-1 and 0.05-0.32, 8 local crops, effective blur
  * probabilities 0 (first global crop), 0.9 (second), 0.5 (local), solarize 0.2 on the second global crop
- * only, ImageNet's mean and standard deviation. */
+ * only. */
 AugmentParams augment_params_default(void);
 
 /* Everything random about one crop. */
@@ -95,27 +95,22 @@ void augment_load(AugmentScratch *scratch, const Image *image);
  * inside the part. */
 void augment_load_part(AugmentScratch *scratch, const Image *image, const ImagePart *part);
 
-/* The crop of the loaded picture that `draw` describes, up to and with solarize: planes [3, size, size] uint8
- * in RGB order, memory of `scratch`, valid until its next use. */
-const uint8_t *augment_apply_planes(const AugmentParams *params, const AugmentDraw *draw, int64_t size,
-                                    AugmentScratch *scratch);
-
-/* The same, normalised: crop [3, size, size] float32. */
-void augment_apply(const AugmentParams *params, const AugmentDraw *draw, int64_t size, float *crop,
+/* The crop of the loaded picture that `draw` describes: planes crop [3, size, size] uint8 in RGB order. */
+void augment_apply(const AugmentParams *params, const AugmentDraw *draw, int64_t size, uint8_t *crop,
                    AugmentScratch *scratch);
 
 /* The crops of the loaded picture that `draws` describe: global_crops [2, 3, G, G], local_crops
- * [local_count, 3, L, L] float32 (may be NULL when local_count is 0). */
-void augment_crops(const AugmentParams *params, const AugmentDraw *draws, float *global_crops,
-                   float *local_crops, AugmentScratch *scratch);
+ * [local_count, 3, L, L] uint8 (may be NULL when local_count is 0). */
+void augment_crops(const AugmentParams *params, const AugmentDraw *draws, uint8_t *global_crops,
+                   uint8_t *local_crops, AugmentScratch *scratch);
 
 /* Draws, loads and crops. */
-void augment_sample(const AugmentParams *params, const Image *image, Rng rng, float *global_crops,
-                    float *local_crops, AugmentScratch *scratch);
+void augment_sample(const AugmentParams *params, const Image *image, Rng rng, uint8_t *global_crops,
+                    uint8_t *local_crops, AugmentScratch *scratch);
 
-/* Evaluation: shorter side to resize_size (bicubic), centre crop, normalise. crop [3, crop_size, crop_size]
- * float32; 1 <= crop_size <= resize_size. Only the pixels of the crop are computed. */
-void augment_eval(const Image *image, int64_t resize_size, int64_t crop_size, const float mean[3],
-                  const float std[3], float *crop, AugmentScratch *scratch);
+/* Evaluation: shorter side to resize_size (bicubic), centre crop. crop [3, crop_size, crop_size] uint8;
+ * 1 <= crop_size <= resize_size. Only the pixels of the crop are computed. */
+void augment_eval(const Image *image, int64_t resize_size, int64_t crop_size, uint8_t *crop,
+                  AugmentScratch *scratch);
 
 #endif

@@ -23,22 +23,22 @@ static BatchSizes sizes_of(const Batch *batch)
 size_t batch_bytes(const Batch *batch)
 {
     BatchSizes sizes = sizes_of(batch);
-    return (sizes.global_crops + sizes.local_crops) * sizeof(float) + sizes.masks +
+    return (sizes.global_crops + sizes.local_crops) * dtype_size(batch->pixels) + sizes.masks +
            (size_t)(batch->groups + batch->samples) * sizeof(int64_t);
 }
 
-static float *pictures(Device *device, size_t count)
+static void *pictures(const Batch *batch, size_t count)
 {
-    return device ? device_alloc_host(device, count * sizeof(float))
-                  : memory_alloc_array(count, sizeof(float));
+    size_t each = dtype_size(batch->pixels);
+    return batch->device ? device_alloc_host(batch->device, count * each) : memory_alloc_array(count, each);
 }
 
 void batch_init(Batch *batch, Device *device)
 {
     BatchSizes sizes = sizes_of(batch);
     batch->device = device;
-    batch->global_crops = pictures(device, sizes.global_crops);
-    batch->local_crops = pictures(device, sizes.local_crops);
+    batch->global_crops = pictures(batch, sizes.global_crops);
+    batch->local_crops = pictures(batch, sizes.local_crops);
     batch->masks = memory_alloc(sizes.masks);
     batch->upperbound = memory_alloc_array((size_t)batch->groups, sizeof *batch->upperbound);
     batch->indices = memory_alloc_array((size_t)batch->samples, sizeof *batch->indices);

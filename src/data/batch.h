@@ -7,6 +7,7 @@
 #ifndef DINOBATCH_DATA_BATCH_H
 #define DINOBATCH_DATA_BATCH_H
 
+#include "base/dtype.h"
 #include "device/device.h"
 
 #include <stddef.h>
@@ -22,8 +23,9 @@ typedef struct {
     int64_t global_size; /* G, pixels */
     int64_t local_size;  /* l, pixels */
     int64_t patches;     /* N of a global crop, (G / patch_size)^2 */
-    float *global_crops; /* [S, 2, 3, G, G] normalised */
-    float *local_crops;  /* [S, L, 3, l, l] normalised */
+    Dtype pixels;        /* uint8: grey levels, all that the loader makes; fp32: normalised already */
+    void *global_crops;  /* [S, 2, 3, G, G] */
+    void *local_crops;   /* [S, L, 3, l, l] */
     uint8_t *masks;      /* [S, 2, N] 1 = hidden from the student */
     int64_t *upperbound; /* [groups] rows of the padded iBOT buffer of each group */
     int64_t *indices;    /* [S] data set index of the image really used */
@@ -32,8 +34,8 @@ typedef struct {
     int64_t corrupt;     /* unreadable images that had to be replaced for it */
 } Batch;
 
-/* Allocates the arrays of `batch` for the sizes that its caller has filled in (samples and below must be
- * consistent: samples == groups * group_size), where given in memory that the device reads at full speed.
+/* Allocates the arrays of `batch` for the sizes that its caller has filled in (samples to pixels; they must
+ * be consistent: samples == groups * group_size), where given in memory that the device reads at full speed.
  * Contents are zero. Released by batch_fini. */
 void batch_init(Batch *batch, Device *device);
 

@@ -38,16 +38,15 @@ static Status run_task(void *context, int worker, int slot, int64_t task, Error 
     LoaderScratch *scratch = &loader->core.scratch[worker];
     EvalBatch *batch = &loader->batches[slot];
     int64_t index = batch->indices[task], round = (index - params->first) / params->batch_size;
-    float *crop = batch->images + (size_t)task * image_elements(loader);
+    uint8_t *crop = batch->images + (size_t)task * image_elements(loader);
     batch->labels[task] = data_set_label(loader->core.set, index);
     Error reason = {0};
     Status status = data_set_load_image(loader->core.set, index, &scratch->image, &scratch->buffer, &reason);
     batch->valid[task] = status == STATUS_OK;
     if (status == STATUS_OK)
-        augment_eval(&scratch->image, params->resize_size, params->crop_size, params->mean, params->std, crop,
-                     scratch->augment);
+        augment_eval(&scratch->image, params->resize_size, params->crop_size, crop, scratch->augment);
     else
-        memset(crop, 0, image_elements(loader) * sizeof *crop);
+        memset(crop, 0, image_elements(loader));
     return loader_core_note(&loader->core, index, round, status, &reason, error);
 }
 
@@ -57,7 +56,7 @@ static void init_memory(EvalLoader *loader)
     loader->batches = memory_alloc_array((size_t)loader->core.slots, sizeof *loader->batches);
     for (int i = 0; i < loader->core.slots; i++) {
         EvalBatch *batch = &loader->batches[i];
-        batch->images = memory_alloc_array(most * image_elements(loader), sizeof *batch->images);
+        batch->images = memory_alloc(most * image_elements(loader));
         batch->labels = memory_alloc_array(most, sizeof *batch->labels);
         batch->indices = memory_alloc_array(most, sizeof *batch->indices);
         batch->valid = memory_alloc(most);

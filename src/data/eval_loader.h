@@ -1,7 +1,7 @@
 /* eval_loader.h - an ordered pass over a part of a data set with the evaluation transform, by threads.
  *
- * Each image: shorter side to resize_size, centre crop, normalise (augment_eval). Images that cannot be read
- * or decoded keep their place with valid = 0 and zero pixels, and are noted in
+ * Each image: shorter side to resize_size, centre crop (augment_eval). Images that cannot be read
+ * or decoded keep their place with valid = 0 and black pixels, and are noted in
  * data_set_corrupt; the pass goes on.
  *
  *     TRY(eval_loader_create(&loader, &params, set, error));
@@ -23,7 +23,6 @@
 
 typedef struct {
     int64_t resize_size, crop_size; /* pixels, crop_size <= resize_size */
-    float mean[3], std[3];          /* of RGB in [0, 1] */
     int64_t batch_size;
     int64_t first, last; /* images [first, last) of the set, this rank's part; may be empty */
     int num_workers;     /* 0: eval_loader_next does the work itself */
@@ -32,10 +31,10 @@ typedef struct {
 
 typedef struct {
     int64_t count;    /* n: batch_size, less in the last batch */
-    float *images;    /* [n, 3, crop_size, crop_size] */
+    uint8_t *images;  /* [n, 3, crop_size, crop_size] grey levels */
     int64_t *labels;  /* [n] class or -1 */
     int64_t *indices; /* [n] in the data set, ascending */
-    uint8_t *valid;   /* [n] 0: corrupt, the image is zero */
+    uint8_t *valid;   /* [n] 0: corrupt, the image is black */
     double wait_seconds;
 } EvalBatch;
 

@@ -63,11 +63,11 @@ static Status make_crops(Loader *loader, LoaderScratch *scratch, LoaderSlot *slo
     AugmentPart plan = augment_part_of(
         &params->augment, rng_at(params->seed, RNG_AUGMENT, (uint64_t)batch->step, (uint64_t)place));
     TRY(load_sample(loader, scratch, slot, position, &batch->indices[sample], &plan, error));
-    size_t global = 3 * (size_t)(batch->global_size * batch->global_size);
-    size_t local = 3 * (size_t)(batch->local_size * batch->local_size);
-    augment_crops(&params->augment, plan.draws,
-                  batch->global_crops + (size_t)sample * AUGMENT_GLOBAL_CROPS * global,
-                  batch->local_crops + (size_t)(sample * batch->local_count) * local, scratch->augment);
+    int64_t global = 3 * batch->global_size * batch->global_size;
+    int64_t local = 3 * batch->local_size * batch->local_size;
+    uint8_t *global_crops = batch->global_crops, *local_crops = batch->local_crops;
+    augment_crops(&params->augment, plan.draws, global_crops + sample * AUGMENT_GLOBAL_CROPS * global,
+                  local_crops + sample * batch->local_count * local, scratch->augment);
     return STATUS_OK;
 }
 
@@ -123,7 +123,8 @@ static void init_memory(Loader *loader)
                          .local_count = params->augment.local_count,
                          .global_size = params->augment.global[0].size,
                          .local_size = params->augment.local.size,
-                         .patches = side * side};
+                         .patches = side * side,
+                         .pixels = DTYPE_U8};
         batch_init(batch, params->device);
     }
 }
@@ -152,6 +153,11 @@ Status loader_create(Loader **out, const LoaderParams *params, const DataSet *se
     else
         loader_destroy(loader);
     return status;
+}
+
+size_t loader_bytes(const Loader *loader)
+{
+    return (size_t)loader->core.slots * batch_bytes(&loader->slots[0].batch);
 }
 
 void loader_destroy(Loader *loader)

@@ -51,6 +51,9 @@ typedef struct Loader Loader;
 /* Starts the threads. `set` is borrowed and outlives the loader. STATUS_FAILED: threads cannot be had. */
 Status loader_create(Loader **out, const LoaderParams *params, const DataSet *set, Error *error);
 
+/* Bytes of all batches of the ring. */
+size_t loader_bytes(const Loader *loader);
+
 /* Stops the threads within the time of one image each. */
 void loader_destroy(Loader *loader);
 

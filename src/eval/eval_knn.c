@@ -15,7 +15,7 @@ struct EvalKnn {
     int64_t *val_class; /* [classes of val] the training set's class of that name */
 };
 
-FeatureInput eval_knn_input(const Config *config, const float mean[3], const float std[3])
+FeatureInput eval_knn_input(const Config *config)
 {
     FeatureInput input = {.crop_size = config->evaluation.crop_size,
                           .resize_size = config->evaluation.resize_size,
@@ -23,8 +23,6 @@ FeatureInput eval_knn_input(const Config *config, const float mean[3], const flo
                           .num_workers = (int)config->train.num_workers};
     if (input.crop_size == 0) input.crop_size = config->crops.global_crops_size;
     if (input.resize_size == 0) input.resize_size = lround((double)input.crop_size * 256.0 / 224.0);
-    memcpy(input.mean, mean, sizeof input.mean);
-    memcpy(input.std, std, sizeof input.std);
     return input;
 }
 
@@ -108,7 +106,7 @@ static Status check_k(const Config *config, int64_t images, Error *error)
 
 static Status check_crop(const EvalKnnParams *params, Error *error)
 {
-    int64_t crop = eval_knn_input(params->config, params->mean, params->std).crop_size;
+    int64_t crop = eval_knn_input(params->config).crop_size;
     int64_t patch = params->config->student.patch_size;
     if (params->raw_only || crop % patch == 0) return STATUS_OK;
     return status_fail(error, STATUS_INPUT,
@@ -195,10 +193,8 @@ Status eval_knn_run(EvalKnn *eval, FeatureKind kind, const FeatureBackbone *back
 {
     const EvalKnnParams *params = &eval->params;
     double start = clock_seconds();
-    FeatureExtractor extractor = {.kind = kind,
-                                  .input = eval_knn_input(params->config, params->mean, params->std),
-                                  .backbone = backbone,
-                                  .log = params->log};
+    FeatureExtractor extractor = {
+        .kind = kind, .input = eval_knn_input(params->config), .backbone = backbone, .log = params->log};
     TRY(feature_extractor_check(&extractor, error));
     FeatureRows train = {0}, val = {0};
     Status status = extract(eval, &extractor, true, &train, error);

@@ -32,8 +32,7 @@ typedef struct {
 
 /* What both ways need. All borrowed. */
 typedef struct {
-    const Config *config;  /* evaluation.*, train.num_workers, crops.global_crops_size */
-    float mean[3], std[3]; /* of the input, those that the backbone was trained with */
+    const Config *config; /* evaluation.*, train.num_workers, crops.global_crops_size */
     Comm *comm;
     Log *log;
     Device *device; /* where networks compute, their weights included */
@@ -45,7 +44,7 @@ typedef struct EvalKnn EvalKnn;
 
 /* How the evaluation makes the network's input: evaluation.{resize,crop,batch}_size with their zeros
  * resolved. */
-FeatureInput eval_knn_input(const Config *config, const float mean[3], const float std[3]);
+FeatureInput eval_knn_input(const Config *config);
 
 /* A data set as evaluation.limit wants it: of more images than that, every so manieth. Owned by the caller.
  * Not collective. */

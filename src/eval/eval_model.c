@@ -2,7 +2,6 @@
 #include "eval/eval_model.h"
 
 #include "base/memory.h"
-#include "data/augment.h"
 #include "ssl/ssl_meta_arch.h"
 
 #include <stdio.h>
@@ -116,6 +115,7 @@ void eval_model_place(EvalModel *model, Device *device)
         ops->cast(ops, tensor_1d(model->reduced, asked, n), tensor_1d(model->placed, DTYPE_F32, n));
     }
     model->weights = (Weights){&model->table, model->placed, model->reduced, asked};
+    model->backbone.levels = pixel_levels_create(device, &model->norm);
     ops_destroy(ops);
 }
 
@@ -129,8 +129,8 @@ Status eval_model_load(EvalModel *model, const char *path, CheckpointRole role, 
     TRY(checkpoint_read_meta(model->path, &meta, comm, error));
     model->iteration = meta.iteration;
     for (int c = 0; c < 3; c++) {
-        model->mean[c] = (float)meta.mean[c];
-        model->std[c] = (float)meta.std[c];
+        model->norm.mean[c] = (float)meta.mean[c];
+        model->norm.std[c] = (float)meta.std[c];
     }
     Status status = comm_agree(comm, resolve_config(model, meta.config, options, error), error);
     checkpoint_meta_fini(&meta);
@@ -148,9 +148,7 @@ Status eval_model_untrained(EvalModel *model, const Config *config, Error *error
     Status status = config_load_text(&model->config, "configuration", text, strlen(text), error);
     memory_free(text);
     TRY(status);
-    AugmentParams augment = augment_params_default();
-    memcpy(model->mean, augment.mean, sizeof model->mean);
-    memcpy(model->std, augment.std, sizeof model->std);
+    model->norm = pixel_levels_imagenet();
     build(model);
     param_table_initialise(&model->table, (uint64_t)model->config.train.seed, model->flat);
     return STATUS_OK;
@@ -166,6 +164,7 @@ void eval_model_fini(EvalModel *model)
     if (model->device) {
         device_free(model->device, model->placed);
         device_free(model->device, model->reduced);
+        device_free(model->device, model->backbone.levels.data);
     }
     config_fini(&model->config);
     *model = (EvalModel){0};

@@ -8,6 +8,7 @@
 
 #include "ckpt/checkpoint.h"
 #include "config/config.h"
+#include "data/pixel_levels.h"
 #include "features/feature_extractor.h"
 #include "run/options.h"
 
@@ -16,7 +17,7 @@ typedef struct {
     CheckpointRole role;
     int64_t iteration; /* last finished step; -1 without a file */
     Config config;     /* the checkpoint's, with what the options changed; owned */
-    float mean[3], std[3];
+    PixelNorm norm;    /* of the input */
     Vit vit;
     ParamTable table;
     float *flat;       /* [table.flat_count] host; owned */
@@ -24,7 +25,7 @@ typedef struct {
     float *placed;     /* [table.flat_count] of the device; owned */
     uint16_t *reduced; /* 16-bit copy there, or NULL; owned */
     Weights weights;
-    FeatureBackbone backbone; /* views of the above */
+    FeatureBackbone backbone; /* views of the above; its levels are owned */
 } EvalModel;
 
 /* "teacher" or "student"; NULL means teacher. */

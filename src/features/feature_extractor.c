@@ -81,7 +81,7 @@ typedef struct {
 } FeaturePass;
 
 typedef struct {
-    float *images; /* [n, 3, height, width] */
+    uint8_t *images; /* [n, 3, height, width] grey levels */
     int64_t n, height, width;
     bool patches; /* all patch tokens, else the class tokens */
 } FeatureImages;
@@ -93,11 +93,13 @@ static FeaturePass layout_pass(const FeatureBackbone *backbone, Device *device, 
     const Vit *vit = backbone->vit;
     ArenaMark mark = arena_mark(arena);
     int64_t shape[] = {images->n, VIT_IMAGE_CHANNELS, images->height, images->width};
-    VitCrops crops = {.sequences = images->n, .height = images->height, .width = images->width};
-    crops.images = tensor_view(images->images, DTYPE_F32, 4, shape);
+    VitCrops crops = {.sequences = images->n,
+                      .height = images->height,
+                      .width = images->width,
+                      .images = tensor_view(images->images, DTYPE_U8, 4, shape),
+                      .levels = backbone->levels};
     if (device_kind(device) != DEVICE_CPU)
-        crops.images.data =
-            arena_alloc(arena, (size_t)(shape[0] * shape[1] * shape[2] * shape[3]) * sizeof *images->images);
+        crops.images.data = arena_alloc(arena, (size_t)(shape[0] * shape[1] * shape[2] * shape[3]));
     VitInput input = {.set_count = 1, .sets = {crops}, .act = weights_act(backbone->weights)};
     int64_t each = images->patches ? vit_patches(vit, images->height, images->width) : 1;
     FeaturePass p = {.pass = vit_pass(vit, &input, arena), .row_count = images->n * each};
@@ -125,8 +127,8 @@ static void run_pass(const FeatureBackbone *backbone, const Ops *ops, FeaturePas
                      backbone->hooks);
 }
 
-void feature_extractor_patch_tokens(const FeatureBackbone *backbone, const Ops *ops, float *images, int64_t n,
-                                    int64_t height, int64_t width, float *out)
+void feature_extractor_patch_tokens(const FeatureBackbone *backbone, const Ops *ops, uint8_t *images,
+                                    int64_t n, int64_t height, int64_t width, float *out)
 {
     FeatureImages all = {.images = images, .n = n, .height = height, .width = width, .patches = true};
     Arena plan = arena_measuring();
@@ -152,7 +154,7 @@ static void mean_of_patches(float *out, const float *tokens, int64_t n, int64_t 
     }
 }
 
-static FeatureImages batch_images(const FeatureExtractor *extractor, float *images, int64_t n)
+static FeatureImages batch_images(const FeatureExtractor *extractor, uint8_t *images, int64_t n)
 {
     int64_t edge = extractor->input.crop_size;
     return (FeatureImages){.images = images,
@@ -187,12 +189,13 @@ static void work_destroy(FeatureWork *work, Device *device)
 }
 
 /* out[n, columns] of images[n, 3, edge, edge]. */
-static void compute_batch(const FeatureExtractor *extractor, const Ops *ops, FeatureWork *work, float *images,
-                          int64_t n, float *out)
+static void compute_batch(const FeatureExtractor *extractor, const Ops *ops, FeatureWork *work,
+                          uint8_t *images, int64_t n, float *out)
 {
     int64_t d = feature_extractor_columns(extractor);
     if (extractor->kind == FEATURE_RAW_PIXELS) {
-        memcpy(out, images, (size_t)(n * d) * sizeof *out);
+        for (int64_t i = 0; i < n * d; i++)
+            out[i] = (float)images[i] / 255.0f;
         return;
     }
     arena_reset(&work->arena, ARENA_START);
@@ -237,7 +240,6 @@ static EvalLoaderParams loader_params(const FeatureExtractor *extractor, int64_t
     const FeatureInput *input = &extractor->input;
     EvalLoaderParams params = {.resize_size = input->resize_size,
                                .crop_size = input->crop_size,
-                               .std = {1.0f, 1.0f, 1.0f},
                                .batch_size = input->batch_size,
                                .first = first,
                                .last = last,
@@ -247,9 +249,6 @@ static EvalLoaderParams loader_params(const FeatureExtractor *extractor, int64_t
         params.crop_size = feature_extractor_raw_size(input);
         double scale = (double)params.crop_size / (double)input->crop_size;
         params.resize_size = (int64_t)lround((double)input->resize_size * scale);
-    } else {
-        memcpy(params.mean, input->mean, sizeof params.mean);
-        memcpy(params.std, input->std, sizeof params.std);
     }
     return params;
 }

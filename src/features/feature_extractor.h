@@ -36,12 +36,12 @@ typedef struct {
     const Vit *vit;
     const Weights *weights;
     const NnHooks *hooks; /* NULL: every weight lies here */
+    Tensor levels;        /* [3, 256] fp32: what the grey levels of images are to it (data/pixel_levels.h) */
 } FeatureBackbone;
 
 /* How images become the network's input. */
 typedef struct {
     int64_t resize_size, crop_size; /* shorter side, then edge of the centre crop; pixels */
-    float mean[3], std[3];          /* of RGB in [0, 1] */
     int64_t batch_size;             /* images of one pass */
     int num_workers;                /* loader threads of this rank; 0: none */
 } FeatureInput;
@@ -73,9 +73,9 @@ OpsLimits feature_extractor_limits(const FeatureExtractor *extractor);
 Status feature_extractor_run(const FeatureExtractor *extractor, const Ops *ops, Comm *comm,
                              const DataSet *set, FeatureRows *rows, Error *error);
 
-/* out[n * patches, D] fp32: patch tokens after the final norm of images[n, 3, height, width] normalised, as
+/* out[n * patches, D] fp32: patch tokens after the final norm of images[n, 3, height, width], grey levels, as
  * one pass. `ops` stands for n images of that size. Allocates its work space. Not collective. */
-void feature_extractor_patch_tokens(const FeatureBackbone *backbone, const Ops *ops, float *images, int64_t n,
-                                    int64_t height, int64_t width, float *out);
+void feature_extractor_patch_tokens(const FeatureBackbone *backbone, const Ops *ops, uint8_t *images,
+                                    int64_t n, int64_t height, int64_t width, float *out);
 
 #endif

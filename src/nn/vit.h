@@ -50,7 +50,8 @@ typedef struct {
 /* Crops of one size in a pass. */
 typedef struct {
     int64_t sequences, height, width; /* pixels, multiples of the patch size */
-    Tensor images;                    /* [sequences, 3, height, width] fp32 */
+    Tensor images;                    /* [sequences, 3, height, width] uint8, or fp32: normalised */
+    Tensor levels;                    /* [3, 256] fp32: what the grey levels of uint8 images are; or none */
     Tensor masks;                     /* [sequences * patches] uint8, 1: replaced by mask_token; or none */
     DropPathSet place;                /* of these sequences among all groups, for stochastic depth */
 } VitCrops;

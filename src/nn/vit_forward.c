@@ -16,7 +16,7 @@ static void embed_set(const Vit *vit, const Ops *ops, const Weights *w, VitPass 
 {
     const VitCrops *crops = &pass->input.sets[set];
     int64_t p = vit->config.patch_size;
-    ops->patchify_forward(ops, pass->patch_rows[set], crops->images, p);
+    ops->patchify_forward(ops, pass->patch_rows[set], crops->images, crops->levels, p);
     ops->linear_forward(ops, pass->projected[set], pass->patch_rows[set],
                         weights_matrix(w, vit->patch_weight), weights_vector(w, vit->patch_bias));
     Tensor native =

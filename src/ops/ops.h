@@ -29,6 +29,8 @@ typedef struct Ops Ops;
 
 enum { PROTOTYPE_MAX_TARGETS = 16 }; /* teacher rows that one student row is compared with */
 
+enum { PATCHIFY_LEVELS = 256 }; /* that a uint8 pixel can have */
+
 /* Operands of prototype_cross_entropy (below). */
 typedef struct {
     Tensor student;       /* [n, d] fp32: L2-normalised bottleneck rows */
@@ -149,9 +151,10 @@ X(cast, (const Ops *ops, Tensor out, Tensor in)) \
 /* Every element of x, of any type, becomes 0 */ \
 X(zero, (const Ops *ops, Tensor x)) \
 /* --- embeddings ---------------------------------------------------------------------------------------------- */ \
-/* patches[B*N, C*p*p] act from images[B, C, H, W] fp32; row (b, i, j) row-major over the grid, columns channel, y, x; \
- * N = (H/p)*(W/p), H and W multiples of p. The patch convolution is linear_forward on this */ \
-X(patchify_forward, (const Ops *ops, Tensor patches, Tensor images, int64_t patch_size)) \
+/* patches[B*N, C*p*p] act from images[B, C, H, W]; row (b, i, j) row-major over the grid, columns channel, y, x; \
+ * N = (H/p)*(W/p), H and W multiples of p. The images are uint8, and levels[C, 256] fp32 says what each grey level of a \
+ * channel is, or fp32, and levels none. The patch convolution is linear_forward on this */ \
+X(patchify_forward, (const Ops *ops, Tensor patches, Tensor images, Tensor levels, int64_t patch_size)) \
 /* dimages[B, C, H, W] fp32 written from dpatches */ \
 X(patchify_backward, (const Ops *ops, Tensor dimages, Tensor dpatches, int64_t patch_size)) \
 /* x[B*(1+R+N), D] fp32 written: per sequence [cls + pos[0], registers (no position), patch or mask_token + pos[1+i]]; \

@@ -216,8 +216,8 @@ static SslFigureLayout figure_layout(int64_t groups, int64_t D)
     return f;
 }
 
-void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups *groups, const Ops *ops,
-                        Comm *comm)
+void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups *groups,
+                        const PixelNorm *norm, const Ops *ops, Comm *comm)
 {
     *ssl = (SslMetaArch){.config = config, .ops = ops, .comm = comm, .groups = *groups};
     ssl->do_dino = config->dino.loss_weight > 0;
@@ -235,6 +235,7 @@ void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups 
         dino_head_build(&ssl->ibot_head, &ibot, PARAM_IBOT_HEAD, &ssl->table);
     make_weights(ssl);
     Device *device = ops->device;
+    if (norm) ssl->levels = pixel_levels_create(device, norm);
     int64_t ibot_prototypes = ssl->shared_head ? dino.prototypes : ibot.prototypes;
     ssl->dino_center = device_alloc(device, (size_t)dino.prototypes * sizeof(float));
     ssl->ibot_center = device_alloc(device, (size_t)ibot_prototypes * sizeof(float));
@@ -268,9 +269,9 @@ void ssl_meta_arch_fini(SslMetaArch *ssl)
     memory_free(ssl->current);
     vit_fini(&ssl->vit);
     param_table_fini(&ssl->table);
-    void *owned[] = {ssl->student,         ssl->teacher,         ssl->grads,
-                     ssl->student_reduced, ssl->teacher_reduced, ssl->dino_center,
-                     ssl->ibot_center,     ssl->figures.data,    ssl->control.data};
+    void *owned[] = {ssl->student,         ssl->teacher,     ssl->grads,       ssl->student_reduced,
+                     ssl->teacher_reduced, ssl->dino_center, ssl->ibot_center, ssl->figures.data,
+                     ssl->control.data,    ssl->levels.data};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         device_free(device, owned[i]);
     *ssl = (SslMetaArch){0};

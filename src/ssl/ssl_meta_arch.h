@@ -18,6 +18,7 @@
 
 #include "config/config.h"
 #include "data/batch.h"
+#include "data/pixel_levels.h"
 #include "loss/koleo_loss.h"
 #include "nn/dino_head.h"
 #include "nn/vit.h"
@@ -78,6 +79,8 @@ typedef struct {
     Weights student_weights[PARAM_MODULE_COUNT]; /* views of the above, per sub-module's compute precision */
     Weights teacher_weights[PARAM_MODULE_COUNT];
     float *dino_center, *ibot_center; /* [prototypes] of ops->device; owned; zero unless centering */
+    Tensor levels; /* [3, 256] fp32 of ops->device, owned: what grey levels are to both networks; none: their
+                      pictures are fp32 */
     NnHooks student_hooks, teacher_hooks;
     SslFigureLayout layout;
     Tensor figures; /* [layout.count] fp64 of ops->device, owned: the last step's sums */
@@ -92,9 +95,10 @@ typedef struct {
 VitConfig ssl_vit_config(const Config *config);
 
 /* Builds both networks (weights zero until ssl_meta_arch_initialise or a checkpoint fills them) and plans the
- * step's memory. The configuration has been checked. `config`, `ops`, `comm` must outlive it. */
-void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups *groups, const Ops *ops,
-                        Comm *comm);
+ * step's memory. The configuration has been checked. `config`, `ops`, `comm` must outlive it. `norm`: how the
+ * grey levels of its batches are normalised; NULL: they are fp32 and normalised already. */
+void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups *groups,
+                        const PixelNorm *norm, const Ops *ops, Comm *comm);
 void ssl_meta_arch_fini(SslMetaArch *ssl);
 
 /* The limits that operations of this configuration stay within. */

@@ -78,17 +78,20 @@ SslStep ssl_step_layout(const SslMetaArch *ssl, Arena *arena, const Batch *batch
     return s;
 }
 
-/* The batch's pictures where the device reads them: a view on a host, a copy in the arena elsewhere. */
-static Tensor images_of(const SslMetaArch *ssl, float *host, int64_t n, int64_t side, Arena *arena)
+/* Pictures [first, first + n) of the batch's `all` (NULL while measuring) where the device reads them: a view
+ * on a host, a copy in the arena elsewhere. */
+static Tensor images_of(const SslMetaArch *ssl, void *all, int64_t first, int64_t n, int64_t side,
+                        Arena *arena)
 {
     Device *device = ssl->ops->device;
-    float *images = host;
-    size_t bytes = (size_t)(n * VIT_IMAGE_CHANNELS * side * side) * sizeof(float);
+    Dtype dtype = tensor_given(ssl->levels) ? DTYPE_U8 : DTYPE_F32;
+    size_t each = (size_t)(VIT_IMAGE_CHANNELS * side * side) * dtype_size(dtype);
+    char *host = all ? (char *)all + (size_t)first * each : NULL, *images = host;
     if (device_kind(device) != DEVICE_CPU) {
-        images = arena_alloc(arena, bytes);
-        if (!arena_is_measuring(arena)) device_upload(device, images, host, bytes);
+        images = arena_alloc(arena, (size_t)n * each);
+        if (!arena_is_measuring(arena)) device_upload(device, images, host, (size_t)n * each);
     }
-    return tensor_view(images, DTYPE_F32, 4, (const int64_t[]){n, VIT_IMAGE_CHANNELS, side, side});
+    return tensor_view(images, dtype, 4, (const int64_t[]){n, VIT_IMAGE_CHANNELS, side, side});
 }
 
 static Tensor stage_masks(const unsigned char *masks, int64_t count, Arena *arena)
@@ -110,13 +113,12 @@ VitCrops ssl_step_crops(const SslMetaArch *ssl, const Batch *batch, const SslMic
     VitCrops crops = {.sequences = n,
                       .height = side,
                       .width = side,
+                      .levels = ssl->levels,
                       .place = {.group_sequences = g->group_size * per_sample,
                                 .first_sequence = g->first_group * g->group_size * per_sample + first}};
-    float *images = NULL;
-    if (batch)
-        images =
-            (set == 0 ? batch->global_crops : batch->local_crops) + first * VIT_IMAGE_CHANNELS * side * side;
-    crops.images = images_of(ssl, images, n, side, arena);
+    void *all = NULL;
+    if (batch) all = set == 0 ? batch->global_crops : batch->local_crops;
+    crops.images = images_of(ssl, all, first, n, side, arena);
     if (masked) crops.masks = stage_masks(batch ? batch->masks + first * patches : NULL, n * patches, arena);
     return crops;
 }
@@ -324,6 +326,7 @@ void ssl_meta_arch_forward_backward(SslMetaArch *ssl, const Batch *batch, double
 {
     CHECK(batch->samples == ssl->groups.groups * ssl->groups.group_size &&
           batch->first_group == ssl->groups.first_group);
+    CHECK(batch->pixels == (tensor_given(ssl->levels) ? DTYPE_U8 : DTYPE_F32));
     SslStep *step = begin_step(ssl, batch, teacher_temp);
     for_each_micro_batch(ssl, step, ssl_teacher_forward);
     ssl_teacher_targets(ssl, step);

@@ -301,12 +301,8 @@ static Status prepare(Loop *loop, const DataSet *set, const TrainStart *start, E
     Status opened = STATUS_OK;
     if (comm_rank(run->comm) == 0) opened = open_metrics(loop, error);
     TRY(comm_agree(run->comm, opened, error));
-    int64_t S = state->groups.groups * state->groups.group_size, G = state->config->crops.global_crops_size;
-    int64_t l = state->config->crops.local_crops_size, L = state->config->crops.local_crops_number;
-    size_t batch_bytes = (size_t)(S * 3 * (2 * G * G + L * l * l)) * sizeof(float) *
-                         (size_t)(state->config->data.prefetch + 1);
     train_state_log_precision(state, &run->log);
-    train_state_log_memory(state, batch_bytes, &run->log);
+    train_state_log_memory(state, loader_bytes(loop->loader), &run->log);
     log_info(
         &run->log,
         "%lld iterations of %lld images in %lld groups on %d ranks, %d threads each; peak learning rate %.3g",

@@ -3,7 +3,7 @@
 
 #include "base/check.h"
 #include "base/memory.h"
-#include "data/augment.h"
+#include "data/pixel_levels.h"
 #include "optim/param_groups.h"
 #include "run/version.h"
 
@@ -72,7 +72,8 @@ Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *d
 
     OpsLimits limits = ssl_ops_limits(config, &state->groups);
     state->ops = ops_create(device, &limits, &(OpsOptions){.threads = threads});
-    ssl_meta_arch_init(&state->ssl, config, &state->groups, state->ops, comm);
+    PixelNorm norm = pixel_levels_imagenet();
+    ssl_meta_arch_init(&state->ssl, config, &state->groups, &norm, state->ops, comm);
     param_groups_assign(&state->ssl.table, state->ssl.vit.config.depth, config->optim.layerwise_decay,
                         config->optim.patch_embed_lr_mult);
     ssl_meta_arch_initialise(&state->ssl, (uint64_t)config->train.seed);
@@ -322,10 +323,10 @@ CheckpointState train_state_checkpoint(TrainState *state, int64_t iteration, cha
                               .block_chunks = v->block_chunks,
                               .global_crops_size = c->crops.global_crops_size,
                               .local_crops_size = c->crops.local_crops_size};
-    AugmentParams augment = augment_params_default();
+    PixelNorm norm = pixel_levels_imagenet();
     for (int i = 0; i < 3; i++) {
-        s.meta.mean[i] = augment.mean[i];
-        s.meta.std[i] = augment.std[i];
+        s.meta.mean[i] = norm.mean[i];
+        s.meta.std[i] = norm.std[i];
     }
     snprintf(s.meta.arch, sizeof s.meta.arch, "%s", arch_name(c->student.arch));
     snprintf(s.meta.version, sizeof s.meta.version, "%s", version_number());

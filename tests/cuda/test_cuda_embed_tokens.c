@@ -29,12 +29,47 @@ Test(cuda_embed_tokens, patchify_is_the_cpus)
         TwinTensor patches = twin_poison(twin, act, B * (H / p) * (W / p), C * p * p);
         for (TwinSide side = TWIN_HOST; side <= TWIN_DEVICE; side++) {
             Ops *ops = twin_ops(twin, side);
-            ops->patchify_forward(ops, patches.on[side], images.on[side], p);
+            ops->patchify_forward(ops, patches.on[side], images.on[side], tensor_none(), p);
             ops->patchify_backward(ops, back.on[side], patches.on[side], p);
         }
         TWIN_CLOSE(twin, patches, 5e-4);
         TWIN_CLOSE(twin, back, 5e-4);
         if (act != DTYPE_F16) TWIN_EQUAL(twin, patches);
+    }
+    twin_destroy(twin);
+}
+
+/* Bytes are read 16 at a time and written so: lines and pictures that begin anywhere in 16 bytes, all bytes
+ * of a picture that is not the first of its memory, and lines too long for all of a row of patches at once.
+ */
+Test(cuda_embed_tokens, patchify_looks_up_the_cpus_levels)
+{
+    TWIN_REQUIRE();
+    Twin *twin = twin_create(NULL, 20);
+    const int64_t shapes[][5] = {{1, 1, 2, 2, 2},    {3, 3, 28, 42, 14}, {3, 3, 9, 3, 3},
+                                 {2, 3, 98, 98, 14}, {2, 3, 32, 48, 16}, {2, 3, 15, 2005, 5},
+                                 {5, 1, 7, 21, 7},   {0, 3, 28, 28, 14}, {1, 3, 128, 256, 128}};
+    enum { SHAPES = sizeof shapes / sizeof *shapes };
+    for (int s = 0; s < SHAPES * ACT_COUNT; s++) {
+        const int64_t *shape = shapes[s / ACT_COUNT];
+        int64_t B = shape[0], C = shape[1], H = shape[2], W = shape[3], p = shape[4];
+        int64_t rows = B * (H / p) * (W / p), skip = s % 5;
+        Dtype act = ACTS[s % ACT_COUNT];
+        uint8_t *bytes = memory_alloc((size_t)(skip + B * C * H * W));
+        for (int64_t i = 0; i < skip + B * C * H * W; i++)
+            bytes[i] = (uint8_t)rng_u32(&twin->rng);
+        TwinTensor all = twin_u8(twin, skip + B * C * H * W, bytes);
+        memory_free(bytes);
+        TwinTensor images = pictures(twin_rows(all, skip, B * C * H * W), shape);
+        TwinTensor levels = twin_normal(twin, DTYPE_F32, C, 256, 1.0);
+        TwinTensor patches = twin_rows(twin_poison(twin, act, 1 + rows, C * p * p), 1, rows);
+        for (TwinSide side = TWIN_HOST; side <= TWIN_DEVICE; side++) {
+            Ops *ops = twin_ops(twin, side);
+            ops->patchify_forward(ops, patches.on[side], images.on[side], levels.on[side], p);
+        }
+        TWIN_CLOSE(twin, patches, act == DTYPE_F16 ? 5e-4 : 0.0);
+        if (act != DTYPE_F16) TWIN_EQUAL(twin, patches);
+        cr_expect_eq(twin->cuda->scratch->used, 0);
     }
     twin_destroy(twin);
 }

@@ -63,7 +63,7 @@ static void begin(Training *t, DeviceKind kind, const char *overrides)
     cr_assert_eq(train_state_init(&t->state, &t->config, t->comm, t->device, 1, &error), STATUS_OK, "%s",
                  error.text);
     for (int i = 0; i < TRAIN_SUBMISSIONS; i++)
-        t->batches[i] = ssl_support_batch(&t->config, &t->state.groups, t->device);
+        t->batches[i] = ssl_support_batch(&t->config, &t->state.groups, DTYPE_U8, t->device);
     int64_t n = t->state.ssl.table.flat_count;
     t->initial = memory_alloc_array((size_t)n, sizeof *t->initial);
     memcpy(t->initial, train_state_checkpoint(&t->state, 0, NULL).student, (size_t)n * sizeof *t->initial);
@@ -354,7 +354,9 @@ Test(cuda_training, a_bad_picture_ends_the_run_and_names_the_tensor)
     train(&t, 1, &last);
     train(&same, 1, &last);
     ssl_support_fill(&t.batches[1], &t.config, 5, 1);
-    t.batches[1].global_crops[5] = INFINITY;
+    const float bad = INFINITY;
+    float *level = tensor_f32(t.state.ssl.levels) + ((const uint8_t *)t.batches[1].global_crops)[5];
+    device_upload(t.device, level, &bad, sizeof bad);
     train_state_submit(&t.state, &t.batches[1]);
     cr_assert_eq(train_state_finish(&t.state, true, &last, &ready, &error), STATUS_FAILED);
     cr_expect(strstr(error.text, "iteration 1: dino_global_crops_loss is not finite; first bad tensor: "
@@ -421,13 +423,13 @@ static FeatureRows features(Training *t, const DataSet *set, FeatureKind kind)
     Error error = {0};
     Log log = log_create(1);
     FeatureBackbone backbone = {.vit = &t->state.ssl.vit,
-                                .weights = &t->state.ssl.teacher_weights[PARAM_BACKBONE]};
-    FeatureExtractor extractor = {
-        .kind = kind,
-        .input = {.resize_size = 28, .crop_size = 28, .std = {1.0f, 1.0f, 1.0f}, .batch_size = 4},
-        .backbone = &backbone,
-        .log = &log,
-        .what = "features"};
+                                .weights = &t->state.ssl.teacher_weights[PARAM_BACKBONE],
+                                .levels = t->state.ssl.levels};
+    FeatureExtractor extractor = {.kind = kind,
+                                  .input = {.resize_size = 28, .crop_size = 28, .batch_size = 4},
+                                  .backbone = &backbone,
+                                  .log = &log,
+                                  .what = "features"};
     OpsLimits limits = feature_extractor_limits(&extractor);
     Ops *ops = ops_create(t->device, &limits, &(OpsOptions){.threads = 1});
     FeatureRows rows;

@@ -31,22 +31,16 @@ static void check_message(Status status, const Error *error)
 
 static void augment(const Image *image)
 {
-    float eval[3 * CROP * CROP], global[2 * 3 * CROP * CROP], local[3 * LOCAL * LOCAL];
+    uint8_t eval[3 * CROP * CROP], global[2 * 3 * CROP * CROP], local[3 * LOCAL * LOCAL];
     AugmentParams params = augment_params_default();
     params.global[0].size = params.global[1].size = CROP;
     params.local.size = LOCAL;
     params.local_count = 1;
     uint64_t seed = (uint64_t)image->width * 65536 + (uint64_t)image->height;
     AugmentScratch *scratch = augment_scratch_create();
-    augment_eval(image, RESIZE, CROP, params.mean, params.std, eval, scratch);
+    augment_eval(image, RESIZE, CROP, eval, scratch);
     augment_sample(&params, image, rng_at(seed, RNG_TEST, 0, 0), global, local, scratch);
     augment_scratch_destroy(scratch);
-    for (size_t i = 0; i < sizeof eval / sizeof *eval; i++)
-        CHECK(eval[i] > -4 && eval[i] < 4); /* a normalised byte; also catches NaN */
-    for (size_t i = 0; i < sizeof global / sizeof *global; i++)
-        CHECK(global[i] > -4 && global[i] < 4);
-    for (size_t i = 0; i < sizeof local / sizeof *local; i++)
-        CHECK(local[i] > -4 && local[i] < 4);
 }
 
 /* A box and a scale that depend on the size alone. */

@@ -8,6 +8,7 @@
 #include "data/augment.h"
 #include "data/image/image_blur.h"
 #include "data/image/image_color.h"
+#include "data/pixel_levels.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -22,6 +23,7 @@ typedef struct {
     Golden *golden;
     const char *name;
     AugmentParams params;
+    PixelNorm norm;
     AugmentDraw draw;
     int64_t size, pixels;
     AugmentScratch *scratch;
@@ -92,10 +94,20 @@ static void check_operator(PictureCase *test, const char *dataset)
                             .height = test->draw.height,
                             .width = test->draw.width,
                             .flip = true};
-        memcpy(work, augment_apply_planes(&test->params, &flip, test->size, test->scratch),
-               (size_t)(3 * pixels));
+        augment_apply(&test->params, &flip, test->size, work, test->scratch);
     }
     compare_planes(test, work, blurred, dataset);
+}
+
+/* What the grey levels of planes [3, pixels] are to a network, as patchify_forward looks them up; the caller
+ * frees it. */
+static float *normalized(const PictureCase *test, const uint8_t *planes, int64_t pixels)
+{
+    float levels[3][256], *values = malloc((size_t)(3 * pixels) * sizeof *values);
+    pixel_levels_fill(levels[0], &test->norm);
+    for (int64_t i = 0; i < 3 * pixels; i++)
+        values[i] = levels[i / pixels][planes[i]];
+    return values;
 }
 
 /* Float32 rounding of values up to 2.7 is allowed, and what a blur may be off: one level of 255 in 0.1 %. */
@@ -111,7 +123,7 @@ static void compare_normalized(PictureCase *test, const float *crop, bool blurre
     const float *stored = golden_f32(test->golden, &shape, "%s/chain_normalized", test->name);
     int64_t off = 0, far = shape.count == count ? 0 : 1;
     for (int64_t i = 0; far == 0 && i < count; i++) {
-        double level = 1.0 / (255.0 * (double)test->params.std[i / test->pixels]);
+        double level = 1.0 / (255.0 * (double)test->norm.std[i / test->pixels]);
         double error = fabs((double)crop[i] - (double)stored[i]);
         off += error > ROUNDING;
         far += !(error <= level + ROUNDING);
@@ -144,10 +156,9 @@ static void check_chain(PictureCase *test)
         draw.jitter_order[i] = (int)order[i];
         draw.factor[i] = golden_attr(golden, NAMES[i], "%s", test->name);
     }
-    compare_planes(test, augment_apply_planes(&test->params, &draw, test->size, test->scratch), draw.blur,
-                   "chain_u8");
-    float *crop = malloc((size_t)(3 * test->pixels) * sizeof *crop);
-    augment_apply(&test->params, &draw, test->size, crop, test->scratch);
+    augment_apply(&test->params, &draw, test->size, test->work, test->scratch);
+    compare_planes(test, test->work, draw.blur, "chain_u8");
+    float *crop = normalized(test, test->work, test->pixels);
     compare_normalized(test, crop, draw.blur);
     free(crop);
 }
@@ -162,19 +173,24 @@ static void check_eval(PictureCase *test, const Image *image)
     const char *at = strstr(text, "shorter side to ");
     long resize = at ? strtol(at + strlen("shorter side to "), NULL, 10) : 0;
     cr_assert(resize > 0 && shape.ndim == 3 && shape.dim[1] == shape.dim[2], "eval_transform: %s", text);
-    float *crop = malloc((size_t)shape.count * sizeof *crop);
-    augment_eval(image, resize, shape.dim[1], test->params.mean, test->params.std, crop, test->scratch);
+    cr_assert(shape.count <= MAX_BYTES);
+    augment_eval(image, resize, shape.dim[1], test->work, test->scratch);
+    float *crop = normalized(test, test->work, shape.count / 3);
     golden_compare_within(golden, crop, shape.count, 1e-6, "%s/eval_transform", test->name);
     free(crop);
 }
 
-static void check_picture(Golden *golden, const AugmentParams *params, const char *name)
+static void check_picture(Golden *golden, const AugmentParams *params, const PixelNorm *norm,
+                          const char *name)
 {
     GoldenShape shape;
     const uint8_t *rgb = golden_u8(golden, &shape, "%s/image", name);
     Image image = {.width = shape.dim[1], .height = shape.dim[0], .rgb = (uint8_t *)(uintptr_t)rgb};
-    PictureCase test = {
-        .golden = golden, .name = name, .params = *params, .scratch = augment_scratch_create()};
+    PictureCase test = {.golden = golden,
+                        .name = name,
+                        .params = *params,
+                        .norm = *norm,
+                        .scratch = augment_scratch_create()};
     test.size = (int64_t)golden_attr(golden, "out_size", "%s", name);
     test.pixels = test.size * test.size;
     cr_assert(test.size >= 1 && test.size <= MAX_SIDE);
@@ -185,8 +201,7 @@ static void check_picture(Golden *golden, const AugmentParams *params, const cha
     test.base = malloc(MAX_BYTES);
     test.work = malloc(MAX_BYTES);
     augment_load(test.scratch, &image);
-    memcpy(test.base, augment_apply_planes(&test.params, &test.draw, test.size, test.scratch),
-           (size_t)(3 * test.pixels));
+    augment_apply(&test.params, &test.draw, test.size, test.base, test.scratch);
     compare_planes(&test, test.base, false, "resized_crop");
     static const char *const OPERATORS[] = {"hflip", "brightness", "contrast", "saturation",
                                             "hue",   "grayscale",  "solarize", "blur"};
@@ -231,14 +246,15 @@ void golden_augment(Golden *golden)
     AugmentParams params = augment_params_default();
     params.solarize_threshold = (int)golden_attr(golden, "solarize_threshold", "%s", "");
     cr_assert((int)golden_attr(golden, "blur_kernel", "%s", "") == 2 * IMAGE_BLUR_RADIUS + 1);
+    PixelNorm norm;
     for (int c = 0; c < 3; c++) {
-        params.mean[c] = (float)golden_attr_array(golden, "mean", NULL, "%s", "")[c];
-        params.std[c] = (float)golden_attr_array(golden, "std", NULL, "%s", "")[c];
+        norm.mean[c] = (float)golden_attr_array(golden, "mean", NULL, "%s", "")[c];
+        norm.std[c] = (float)golden_attr_array(golden, "std", NULL, "%s", "")[c];
     }
     int64_t count;
     const char *const *names = golden_members(golden, &count, "%s", "");
     for (int64_t i = 0; i < count; i++)
-        if (strncmp(names[i], "img", 3) == 0) check_picture(golden, &params, names[i]);
+        if (strncmp(names[i], "img", 3) == 0) check_picture(golden, &params, &norm, names[i]);
     static const char *const PIPELINES[] = {"global1", "global2", "local"};
     for (int i = 0; i < 3; i++)
         check_frequency(golden, &params, PIPELINES[i]);

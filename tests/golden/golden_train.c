@@ -162,7 +162,7 @@ static void run_init(Run *run, Golden *golden)
     run->comm = comm_self_create();
     OpsLimits limits = ssl_ops_limits(&run->config, &run->groups);
     run->ops = golden_device_open(golden, &limits);
-    ssl_meta_arch_init(&run->ssl, &run->config, &run->groups, run->ops, run->comm);
+    ssl_meta_arch_init(&run->ssl, &run->config, &run->groups, NULL, run->ops, run->comm);
     load_params(run, run->ssl.student, "init/student/params");
     /* a file may say that both networks start alike by leaving the teacher out */
     bool teacher = golden_has(golden, "init/teacher/params");
@@ -179,7 +179,8 @@ static void run_init(Run *run, Golden *golden)
                          .local_count = run->config.crops.local_crops_number,
                          .global_size = run->config.crops.global_crops_size,
                          .local_size = run->config.crops.local_crops_size,
-                         .patches = side * side};
+                         .patches = side * side,
+                         .pixels = DTYPE_F32};
     batch_init(&run->batch, NULL);
 }
 
@@ -200,6 +201,7 @@ static void fill_batch(Run *run, int64_t step)
     Batch *b = &run->batch;
     int64_t B = b->group_size, L = b->local_count, N = b->patches;
     int64_t global = 3 * b->global_size * b->global_size, local = 3 * b->local_size * b->local_size;
+    float *global_crops = b->global_crops, *local_crops = b->local_crops;
     b->step = step;
     for (int64_t rank = 0; rank < run->ranks; rank++) {
         char path[64];
@@ -211,12 +213,12 @@ static void fill_batch(Run *run, int64_t step)
         for (int64_t s = 0; s < B; s++) {
             int64_t sample = rank * B + s;
             for (int64_t c = 0; c < 2; c++) {
-                memcpy(b->global_crops + (2 * sample + c) * global, globals + (c * B + s) * global,
+                memcpy(global_crops + (2 * sample + c) * global, globals + (c * B + s) * global,
                        (size_t)global * sizeof(float));
                 memcpy(b->masks + (2 * sample + c) * N, masks + (c * B + s) * N, (size_t)N);
             }
             for (int64_t c = 0; c < L; c++)
-                memcpy(b->local_crops + (L * sample + c) * local, locals + (c * B + s) * local,
+                memcpy(local_crops + (L * sample + c) * local, locals + (c * B + s) * local,
                        (size_t)local * sizeof(float));
         }
     }

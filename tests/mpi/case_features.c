@@ -54,7 +54,7 @@ static Status take(void *context, int64_t first, int64_t count, const float *val
 static Status extract(MpiCase *c, Comm *comm, const EvalModel *model, const DataSet *set, Gathered *all)
 {
     FeatureExtractor extractor = {.kind = FEATURE_CLASS_TOKEN,
-                                  .input = eval_knn_input(&model->config, model->mean, model->std),
+                                  .input = eval_knn_input(&model->config),
                                   .backbone = &model->backbone,
                                   .log = &c->run->log,
                                   .what = "features"};
@@ -101,8 +101,6 @@ static Status run_knn(MpiCase *c, Comm *comm, const EvalModel *model, EvalKnnRes
 {
     EvalKnnParams params = {
         .config = &model->config, .comm = comm, .log = &c->run->log, .device = model->device, .threads = 1};
-    memcpy(params.mean, model->mean, sizeof params.mean);
-    memcpy(params.std, model->std, sizeof params.std);
     EvalKnn *eval = NULL;
     TRY(eval_knn_create(&eval, &params, &c->error));
     Status status = eval_knn_run(eval, FEATURE_CLASS_TOKEN, &model->backbone, result, &c->error);

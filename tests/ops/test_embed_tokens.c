@@ -23,7 +23,7 @@ Test(patchify, places_every_pixel_and_takes_it_back)
             Dtype act = half ? DTYPE_BF16 : DTYPE_F32;
             Tensor images = images_of(&f, B, C, H, W, false), back = images_of(&f, B, C, H, W, true);
             Tensor patches = ops_support_poison(&f, act, B * gh * gw, length);
-            f.ops->patchify_forward(f.ops, patches, images, p);
+            f.ops->patchify_forward(f.ops, patches, images, tensor_none(), p);
             double *want = ops_support_f64_zeros(&f, tensor_count(images));
             for (int64_t at = 0; at < tensor_count(images); at++) {
                 int64_t x = at % W, y = at / W % H, c = at / (W * H) % C, b = at / (W * H * C);
@@ -34,6 +34,33 @@ Test(patchify, places_every_pixel_and_takes_it_back)
             f.ops->patchify_backward(f.ops, back, patches, p);
             cr_assert_lt(ops_support_error(back, ops_support_f64(&f, images)),
                          half ? OPS_SUPPORT_BF16 : 1e-30);
+        }
+    ops_support_destroy(&f);
+}
+
+/* Grey levels are what the table of their channel says, to the bit. */
+Test(patchify, looks_up_every_grey_level)
+{
+    const int64_t shapes[][5] = {
+        {1, 1, 2, 2, 2}, {2, 3, 28, 42, 14}, {3, 3, 9, 3, 3}, {1, 3, 112, 112, 16}, {0, 3, 14, 14, 7}};
+    OpsFixture f = ops_support_create(2, 55);
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int half = 0; half < 2; half++) {
+            int64_t B = shapes[s][0], C = shapes[s][1], H = shapes[s][2], W = shapes[s][3], p = shapes[s][4];
+            Dtype act = half ? DTYPE_BF16 : DTYPE_F32;
+            Tensor levels = ops_support_normal(&f, DTYPE_F32, C, 256, 1.0);
+            Tensor values = images_of(&f, B, C, H, W, true);
+            Tensor bytes = ops_support_zeros(&f, DTYPE_F32, B * C, H * W); /* room for them */
+            Tensor images = tensor_view(bytes.data, DTYPE_U8, 4, (int64_t[]){B, C, H, W});
+            for (int64_t i = 0; i < B * C * H * W; i++) {
+                uint8_t level = ((uint8_t *)images.data)[i] = (uint8_t)rng_u32(&f.rng);
+                tensor_f32(values)[i] = tensor_f32(levels)[i / (H * W) % C * 256 + level];
+            }
+            Tensor want = ops_support_poison(&f, act, B * (H / p) * (W / p), C * p * p);
+            Tensor got = ops_support_poison(&f, act, B * (H / p) * (W / p), C * p * p);
+            f.ops->patchify_forward(f.ops, want, values, tensor_none(), p);
+            f.ops->patchify_forward(f.ops, got, images, levels, p);
+            cr_assert(ops_support_equal(got, want));
         }
     ops_support_destroy(&f);
 }

@@ -84,13 +84,23 @@ void ssl_support_random_params(const ParamTable *table, uint64_t seed, float *fl
     }
 }
 
-static void fill_normal(Rng rng, float *values, int64_t count)
+/* Normal numbers as pictures [n, 3, side, side] from picture `first` of `all` on; as grey levels they are
+ * nearly that once they are normalised. */
+static void fill_normal(Rng rng, Dtype pixels, void *all, int64_t first, int64_t n, int64_t side)
 {
-    for (int64_t i = 0; i < count; i++)
-        values[i] = (float)rng_normal(&rng);
+    PixelNorm norm = pixel_levels_imagenet();
+    int64_t plane = side * side, begin = first * 3 * plane;
+    for (int64_t i = 0; i < n * 3 * plane; i++) {
+        int64_t c = i / plane % 3;
+        double value = rng_normal(&rng), level = 255 * ((double)norm.mean[c] + (double)norm.std[c] * value);
+        if (pixels == DTYPE_F32)
+            ((float *)all)[begin + i] = (float)value;
+        else
+            ((uint8_t *)all)[begin + i] = (uint8_t)lrint(fmin(fmax(level, 0), 255));
+    }
 }
 
-Batch ssl_support_batch(const Config *config, const SslGroups *groups, Device *device)
+Batch ssl_support_batch(const Config *config, const SslGroups *groups, Dtype pixels, Device *device)
 {
     int64_t side = config->crops.global_crops_size / config->student.patch_size;
     Batch batch = {.samples = groups->groups * groups->group_size,
@@ -100,7 +110,8 @@ Batch ssl_support_batch(const Config *config, const SslGroups *groups, Device *d
                    .local_count = config->crops.local_crops_number,
                    .global_size = config->crops.global_crops_size,
                    .local_size = config->crops.local_crops_size,
-                   .patches = side * side};
+                   .patches = side * side,
+                   .pixels = pixels};
     batch_init(&batch, device);
     return batch;
 }
@@ -108,15 +119,13 @@ Batch ssl_support_batch(const Config *config, const SslGroups *groups, Device *d
 void ssl_support_fill(Batch *b, const Config *c, uint64_t seed, int64_t step)
 {
     int64_t B = b->group_size, N = b->patches;
-    int64_t global = 2 * 3 * b->global_size * b->global_size;
-    int64_t local = b->local_count * 3 * b->local_size * b->local_size;
     b->step = step;
     for (int64_t s = 0; s < b->samples; s++) {
         uint64_t sample = (uint64_t)(b->first_group * B + s);
-        fill_normal(rng_at(seed, RNG_TEST, (uint64_t)(2 + 2 * step), sample), b->global_crops + s * global,
-                    global);
-        fill_normal(rng_at(seed, RNG_TEST, (uint64_t)(3 + 2 * step), sample), b->local_crops + s * local,
-                    local);
+        fill_normal(rng_at(seed, RNG_TEST, (uint64_t)(2 + 2 * step), sample), b->pixels, b->global_crops,
+                    2 * s, 2, b->global_size);
+        fill_normal(rng_at(seed, RNG_TEST, (uint64_t)(3 + 2 * step), sample), b->pixels, b->local_crops,
+                    b->local_count * s, b->local_count, b->local_size);
     }
     BlockMaskGrid grid = block_mask_grid(b->global_size, c->student.patch_size);
     uint8_t *masks = memory_alloc((size_t)(2 * B * N));
@@ -149,11 +158,11 @@ SslFixture *ssl_support_create_groups(const char *overrides, uint64_t seed, cons
     OpsLimits limits = ssl_ops_limits(&f->config, &f->groups);
     f->device = device_open_host();
     f->ops = ops_create(f->device, &limits, &(OpsOptions){.threads = (int)f->config.compute.threads});
-    ssl_meta_arch_init(&f->ssl, &f->config, &f->groups, f->ops, f->comm);
+    ssl_meta_arch_init(&f->ssl, &f->config, &f->groups, NULL, f->ops, f->comm);
     ssl_support_random_params(&f->ssl.table, seed, f->ssl.student);
     ssl_support_random_params(&f->ssl.table, seed + 1, f->ssl.teacher);
     ssl_meta_arch_refresh(&f->ssl);
-    f->batch = ssl_support_batch(&f->config, &f->groups, NULL);
+    f->batch = ssl_support_batch(&f->config, &f->groups, DTYPE_F32, NULL);
     ssl_support_fill_batch(f, seed, 0);
     return f;
 }

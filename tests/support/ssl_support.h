@@ -23,7 +23,7 @@ void ssl_support_config(Config *config, const char *overrides);
 
 /* Everything on one process. Owned by the caller. Weights of student and teacher are random and different,
  * and far from their initial values, so that every gradient is of a size worth testing. The batch is random
- * as well. */
+ * as well, normal numbers in fp32. */
 SslFixture *ssl_support_create(const char *overrides, uint64_t seed);
 
 /* The same for a run of groups: those of SslGroups, whose samples and masks are the same wherever they lie.
@@ -36,7 +36,7 @@ void ssl_support_fill_batch(SslFixture *fixture, uint64_t seed, int64_t step);
 
 /* The same for a batch of one's own: an empty one of the configuration's sizes (batch_fini), and filling it.
  */
-Batch ssl_support_batch(const Config *config, const SslGroups *groups, Device *device);
+Batch ssl_support_batch(const Config *config, const SslGroups *groups, Dtype pixels, Device *device);
 void ssl_support_fill(Batch *batch, const Config *config, uint64_t seed, int64_t step);
 
 /* Random weights of a size that makes a network of a few layers behave: matrices 0.8 / sqrt(columns), norms

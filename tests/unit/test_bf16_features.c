@@ -8,6 +8,7 @@
 #include "../support/ssl_support.h"
 
 #include "base/memory.h"
+#include "data/pixel_levels.h"
 #include "eval/knn.h"
 #include "features/feature_extractor.h"
 
@@ -20,18 +21,27 @@ enum { CLASSES = 10, BANK = 800, QUERIES = 800, IMAGES = BANK + QUERIES, BATCH =
 enum { PIXELS = 3 * EDGE * EDGE };
 
 static const double NOISE = 2.0, POINTS = 2.0;
+static const PixelNorm NORM = {{0.5f, 0.5f, 0.5f}, {0.1f, 0.1f, 0.1f}};
 
 typedef struct {
     ParamTable table;
     Vit vit;
     float *flat;       /* weights; owned */
     uint16_t *reduced; /* the same in bf16; owned */
-    float *images;     /* [IMAGES, 3, EDGE, EDGE] owned */
-    int64_t *labels;   /* [IMAGES] owned */
+    float levels[3 * 256];
+    uint8_t *images; /* [IMAGES, 3, EDGE, EDGE] owned */
+    int64_t *labels; /* [IMAGES] owned */
 } Setting;
+
+/* The grey level that is `value` once normalised. */
+static uint8_t level_of(double value)
+{
+    return (uint8_t)lrint(fmin(fmax(255.0 * (NORM.mean[0] + NORM.std[0] * value), 0), 255));
+}
 
 static void draw_images(Setting *s, uint64_t seed)
 {
+    pixel_levels_fill(s->levels, &NORM);
     float *patterns = memory_alloc_array((size_t)CLASSES * PIXELS, sizeof *patterns);
     Rng rng = rng_at(seed, RNG_TEST, 40, 0);
     for (int64_t i = 0; i < CLASSES * PIXELS; i++)
@@ -42,7 +52,7 @@ static void draw_images(Setting *s, uint64_t seed)
         s->labels[i] = i % CLASSES;
         for (int64_t p = 0; p < PIXELS; p++)
             s->images[i * PIXELS + p] =
-                (float)((double)patterns[s->labels[i] * PIXELS + p] + NOISE * rng_normal(&rng));
+                level_of((double)patterns[s->labels[i] * PIXELS + p] + NOISE * rng_normal(&rng));
     }
     memory_free(patterns);
 }
@@ -87,7 +97,8 @@ static float *extract(Setting *s, const Ops *ops, bool bf16)
 {
     int64_t D = s->vit.config.embed_dim, patches = vit_patches(&s->vit, EDGE, EDGE);
     Weights weights = {&s->table, s->flat, bf16 ? s->reduced : NULL, DTYPE_BF16};
-    FeatureBackbone backbone = {.vit = &s->vit, .weights = &weights};
+    FeatureBackbone backbone = {
+        .vit = &s->vit, .weights = &weights, .levels = tensor_2d(s->levels, DTYPE_F32, 3, 256)};
     float *tokens = memory_alloc_array((size_t)(BATCH * patches * D), sizeof *tokens);
     float *features = memory_alloc_array((size_t)(IMAGES * D), sizeof *features);
     for (int64_t first = 0; first < IMAGES; first += BATCH) {

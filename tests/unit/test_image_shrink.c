@@ -29,12 +29,11 @@ enum { SIDE = 64, PIXELS = SIDE * SIDE };
 /* The middle of the picture at SIDE pixels, mean of the channels, in levels. */
 static void middle_of(const DataBuffer *bytes, double *gray)
 {
-    static const float zero[3] = {0}, unit[3] = {1.0f / 255.0f, 1.0f / 255.0f, 1.0f / 255.0f};
-    float levels[3 * PIXELS];
+    uint8_t levels[3 * PIXELS];
     Image image = {0};
     AugmentScratch *scratch = augment_scratch_create();
     cr_assert_eq(image_decode(&image, bytes->bytes, bytes->size, NULL), STATUS_OK);
-    augment_eval(&image, SIDE, SIDE, zero, unit, levels, scratch);
+    augment_eval(&image, SIDE, SIDE, levels, scratch);
     for (int i = 0; i < PIXELS; i++)
         gray[i] = ((double)levels[i] + (double)levels[PIXELS + i] + (double)levels[2 * PIXELS + i]) / 3;
     augment_scratch_destroy(scratch);

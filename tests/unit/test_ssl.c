@@ -296,6 +296,41 @@ Test(ssl, groups_together_are_the_mean_of_groups_alone)
     ssl_support_destroy(all);
 }
 
+/* --- pictures
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+/* out[count] of pictures of `side` pixels = what their grey levels are. */
+static void look_up(float *out, const uint8_t *levels, const float *values, int64_t count, int64_t side)
+{
+    for (int64_t i = 0; i < count; i++)
+        out[i] = values[i / (side * side) % 3 * 256 + levels[i]];
+}
+
+/* Grey levels give the losses and gradients, to the bit, of the same pictures normalised beforehand. */
+Test(ssl, grey_levels_are_normalised_where_they_are_used)
+{
+    SslFixture *f = ssl_support_create("student.drop_path_rate=0.3 train.micro_batch_size=5", 91);
+    Batch normalised = f->batch, grey = ssl_support_batch(&f->config, &f->groups, DTYPE_U8, NULL);
+    PixelNorm norm = pixel_levels_imagenet();
+    Tensor levels = pixel_levels_create(f->device, &norm);
+    int64_t S = grey.samples, G = grey.global_size, l = grey.local_size, L = grey.local_count;
+    size_t bytes = (size_t)f->ssl.table.flat_count * sizeof(float);
+    float *grads = memory_alloc(bytes);
+    ssl_support_fill(&grey, &f->config, 91, 0);
+    look_up(normalised.global_crops, grey.global_crops, tensor_f32(levels), S * 2 * 3 * G * G, G);
+    look_up(normalised.local_crops, grey.local_crops, tensor_f32(levels), S * L * 3 * l * l, l);
+    double want = ssl_support_loss(f);
+    memcpy(grads, f->ssl.grads, bytes);
+    f->batch = grey;
+    f->ssl.levels = levels; /* the fixture's from here on */
+    cr_expect_eq(ssl_support_loss(f), want);
+    cr_expect_eq(memcmp(f->ssl.grads, grads, bytes), 0);
+    memory_free(grads);
+    batch_fini(&normalised);
+    ssl_support_destroy(f);
+}
+
 /* --- memory, repeatability, the update
  * ------------------------------------------------------------------------- */
 

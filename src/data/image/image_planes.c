@@ -17,17 +17,3 @@ void image_planes_split(const uint8_t *restrict rgb, int64_t pixels, uint8_t *re
         blue[i] = rgb[3 * i + 2];
     }
 }
-
-void image_planes_normalize(const uint8_t *restrict planes, int64_t pixels, const float mean[3],
-                            const float std[3], float *restrict out)
-{
-    for (int c = 0; c < 3; c++) {
-        float value[256]; /* there are only 256 results: two divisions each, once */
-        for (int i = 0; i < 256; i++)
-            value[i] = ((float)i / 255.0f - mean[c]) / std[c];
-        const uint8_t *plane = planes + c * pixels;
-        float *target = out + c * pixels;
-        for (int64_t i = 0; i < pixels; i++)
-            target[i] = value[plane[i]];
-    }
-}

@@ -17,9 +17,4 @@ size_t image_planes_bytes(int64_t width, int64_t height);
 /* rgb [pixels, 3] -> planes [3, pixels]. */
 void image_planes_split(const uint8_t *rgb, int64_t pixels, uint8_t *planes);
 
-/* planes [3, pixels] -> out [3, pixels] float32: (value / 255 - mean) / std, each operation rounded to
- * float32 as torchvision's ToTensor and Normalize do. */
-void image_planes_normalize(const uint8_t *planes, int64_t pixels, const float mean[3], const float std[3],
-                            float *out);
-
 #endif

@@ -31,6 +31,21 @@ static inline void load_row(float *restrict target, Tensor t, int64_t at, int64_
         row_access_to_f32(target, (const uint16_t *)t.data + at, n);
 }
 
+/* t[at .. at + n] = what the grey levels are, rounded if t is bf16 */
+static inline void store_levels(Tensor t, int64_t at, const uint8_t *restrict bytes,
+                                const float *restrict levels, int64_t n)
+{
+    if (t.dtype == DTYPE_F32) {
+        float *restrict out = (float *)t.data + at;
+        for (int64_t i = 0; i < n; i++)
+            out[i] = levels[bytes[i]];
+    } else {
+        uint16_t *restrict out = (uint16_t *)t.data + at;
+        for (int64_t i = 0; i < n; i++)
+            out[i] = row_access_bf16(levels[bytes[i]]);
+    }
+}
+
 /* --- patchify ----------------------------------------------------------------------------------------------
  */
 
@@ -54,12 +69,15 @@ static PatchGrid patch_grid(Tensor images, Tensor patches, int64_t p)
     return g;
 }
 
-void cpu_patchify_forward(const Ops *ops, Tensor patches, Tensor images, int64_t patch_size)
+void cpu_patchify_forward(const Ops *ops, Tensor patches, Tensor images, Tensor levels, int64_t patch_size)
 {
     PatchGrid g = patch_grid(images, patches, patch_size);
     int64_t rows = g.batch * g.grid_h, p = g.p, length = g.channels * p * p;
     if (tensor_count(patches) == 0) return;
-    const float *pixels = tensor_f32(images);
+    bool bytes = images.dtype == DTYPE_U8;
+    CHECK(tensor_count(levels) == (bytes ? g.channels * PATCHIFY_LEVELS : 0));
+    const uint8_t *grey = images.data;
+    const float *pixels = bytes ? NULL : tensor_f32(images), *values = bytes ? tensor_f32(levels) : NULL;
     int threads = ops_cpu_threads(ops, tensor_count(patches), rows);
 
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -67,9 +85,14 @@ void cpu_patchify_forward(const Ops *ops, Tensor patches, Tensor images, int64_t
         int64_t b = row / g.grid_h, i = row % g.grid_h;
         for (int64_t c = 0; c < g.channels; c++)
             for (int64_t y = 0; y < p; y++) {
-                const float *line = pixels + ((b * g.channels + c) * g.height + i * p + y) * g.width;
-                for (int64_t j = 0; j < g.grid_w; j++)
-                    store_row(patches, (row * g.grid_w + j) * length + (c * p + y) * p, line + j * p, p);
+                int64_t line = ((b * g.channels + c) * g.height + i * p + y) * g.width;
+                for (int64_t j = 0; j < g.grid_w; j++) {
+                    int64_t to = (row * g.grid_w + j) * length + (c * p + y) * p, from = line + j * p;
+                    if (bytes)
+                        store_levels(patches, to, grey + from, values + c * PATCHIFY_LEVELS, p);
+                    else
+                        store_row(patches, to, pixels + from, p);
+                }
             }
     }
 }

@@ -2,8 +2,9 @@
  * token sequences of the transformer.
  *
  * Floor: each pixel, patch element and token read once and written once. Once a step each, so these are
- * simple; reads and writes are coalesced (patchify: whole lines of a picture against runs of p elements,
- * which meet in the cache).
+ * simple; reads and writes are coalesced (patchify of bytes: 16 at a time on both sides, by way of shared
+ * memory; of fp32, which only tests have: whole lines of a picture against runs of p elements, which meet in
+ * the cache).
  */
 #include "ops/cuda/column_sums.cuh"
 
@@ -60,10 +61,120 @@ __global__ void __launch_bounds__(ROW_ACCESS_THREADS)
     }
 }
 
-extern "C" void cuda_patchify_forward(const Ops *ops, Tensor patches, Tensor images, int64_t patch_size)
+/* Lines of bytes lie in shared memory as they lie in pieces of 16 bytes of global memory, so that a copy is
+ * aligned on both sides, wherever a line begins. */
+enum { PATCHIFY_PIECE = 16, PATCHIFY_SHARED = 32 << 10 };
+
+/* A line in shared memory: its first pixel, and the first of its channel's levels. */
+typedef struct {
+    int pixels, levels;
+} PatchifyLine;
+
+/* One piece of a line; what lies outside of all images is not read. */
+__device__ __forceinline__ void patchify_load(uint8_t *to, const uint8_t *from, const uint8_t *images,
+                                              const uint8_t *end)
+{
+    if (from >= images && from + PATCHIFY_PIECE <= end) {
+        *reinterpret_cast<uint4 *>(to) = __ldg(reinterpret_cast<const uint4 *>(from));
+        return;
+    }
+    for (int k = 0; k < PATCHIFY_PIECE; k++)
+        if (from + k >= images && from + k < end) to[k] = from[k];
+}
+
+/* Elements [at, at + V) of the `run` elements of a patch that `lines` have, its own from `column` on; those
+ * before 0 and from `run` on are others'. */
+template <typename T, int V>
+__device__ __forceinline__ void patchify_store(T *to, int at, int run, int p, const uint8_t *column,
+                                               const PatchifyLine *lines, const float *levels)
+{
+    int from = at < 0 ? 0 : at, line = from / p, x = from % p;
+    float value[V];
+#pragma unroll
+    for (int k = 0; k < V; k++) {
+        value[k] = 0.0f;
+        if (at + k < 0 || at + k >= run) continue;
+        value[k] = levels[lines[line].levels + column[lines[line].pixels + x]];
+        if (++x < p) continue;
+        x = 0;
+        line++;
+    }
+    if (at >= 0 && at + V <= run) {
+        store_f32(to + at, value);
+        return;
+    }
+#pragma unroll
+    for (int k = 0; k < V; k++)
+        if (at + k >= 0 && at + k < run) to[at + k] = from_f32<T>(value[k]);
+}
+
+/* A row of patches of one picture a block, `together` lines of it at a time, each of so many pieces. A thread
+ * writes 16 bytes of one patch at once. */
+template <typename T>
+__global__ void __launch_bounds__(ROW_ACCESS_THREADS)
+    patchify_levels_kernel(T *patches, const uint8_t *images, const uint8_t *end, const float *levels,
+                           PatchifyGrid g, int together, int pieces)
+{
+    const int V = VectorWidth<T>::value;
+    KERNEL_SHARED(uint8_t, pixels);
+    float *values = reinterpret_cast<float *>(pixels + together * pieces * PATCHIFY_PIECE);
+    PatchifyLine *lines = reinterpret_cast<PatchifyLine *>(values + g.channels * PATCHIFY_LEVELS);
+    int64_t b = blockIdx.x / g.grid_h, i = blockIdx.x % g.grid_h;
+    int all = g.channels * g.p, plane = g.height * g.width;
+    const uint8_t *corner = images + (b * g.channels * g.height + i * g.p) * g.width;
+    patches += (int64_t)blockIdx.x * g.grid_w * all * g.p;
+    for (int k = threadIdx.x; k < g.channels * PATCHIFY_LEVELS; k += ROW_ACCESS_THREADS)
+        values[k] = __ldg(levels + k);
+    for (int first = 0; first < all; first += together) {
+        int count = together < all - first ? together : all - first, run = count * g.p;
+        for (int k = threadIdx.x; k < count * pieces; k += ROW_ACCESS_THREADS) {
+            int line = k / pieces, piece = k % pieces, c = (first + line) / g.p, y = (first + line) % g.p;
+            const uint8_t *from = corner + c * plane + y * g.width;
+            int before = (int)((uintptr_t)from % PATCHIFY_PIECE), at = piece * PATCHIFY_PIECE - before;
+            if (piece == 0) {
+                lines[line].pixels = k * PATCHIFY_PIECE + before;
+                lines[line].levels = c * PATCHIFY_LEVELS;
+            }
+            if (at < g.width) patchify_load(pixels + k * PATCHIFY_PIECE, from + at, images, end);
+        }
+        __syncthreads();
+        int groups = (run + 2 * V - 2) / V; /* of a patch, wherever in 16 bytes it begins */
+        for (int k = threadIdx.x; k < g.grid_w * groups; k += ROW_ACCESS_THREADS) {
+            int j = k / groups;
+            T *to = patches + ((int64_t)j * all + first) * g.p;
+            int at = k % groups * V - (int)((uintptr_t)to / sizeof(T) % V);
+            if (at < run) patchify_store<T, V>(to, at, run, g.p, pixels + j * g.p, lines, values);
+        }
+        __syncthreads();
+    }
+}
+
+/* As many lines at a time as fit: nearly always all of a row of patches. */
+template <typename T>
+static void patchify_levels(const Ops *ops, Tensor patches, Tensor images, Tensor levels, PatchifyGrid g)
+{
+    int pieces = (g.width + 2 * PATCHIFY_PIECE - 2) / PATCHIFY_PIECE, all = g.channels * g.p;
+    int fit = PATCHIFY_SHARED / (pieces * PATCHIFY_PIECE), together = fit < all ? fit : all;
+    CHECK(together > 0);
+    size_t shared = (size_t)together * (pieces * PATCHIFY_PIECE + sizeof(PatchifyLine)) +
+                    (size_t)g.channels * PATCHIFY_LEVELS * sizeof(float);
+    const uint8_t *bytes = (const uint8_t *)images.data;
+    KERNEL_LAUNCH(patchify_levels_kernel<T>, (unsigned)(images.shape[0] * g.grid_h), ROW_ACCESS_THREADS,
+                  shared, ops_cuda(ops)->stream, (T *)patches.data, bytes, bytes + tensor_count(images),
+                  tensor_f32(levels), g, together, pieces);
+}
+
+extern "C" void cuda_patchify_forward(const Ops *ops, Tensor patches, Tensor images, Tensor levels,
+                                      int64_t patch_size)
 {
     PatchifyGrid g = patchify_grid(images, patches, patch_size);
     if (tensor_count(patches) == 0) return;
+    bool bytes = images.dtype == DTYPE_U8;
+    CHECK(tensor_count(levels) == (bytes ? g.channels * PATCHIFY_LEVELS : 0));
+    if (bytes) {
+        DISPATCH_ACT(patches.dtype, T, patchify_levels<T>(ops, patches, images, levels, g));
+        return;
+    }
     unsigned blocks = (unsigned)(images.shape[0] * g.grid_h);
     DISPATCH_ACT(patches.dtype, T,
                  KERNEL_LAUNCH((patchify_kernel<T, false>), blocks, ROW_ACCESS_THREADS, 0,
