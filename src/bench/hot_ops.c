@@ -73,9 +73,9 @@ typedef struct {
     BenchRows *rows;
     const HotOpsParams *params;
     Arena arena;
-    Tensor a, b, c, d, e, vector, vector2; /* operands of the operation under way */
-    Tensor integers;                       /* starts of sequences, or nearest rows */
-    Tensor sums;                           /* fp64 results */
+    Tensor a, b, c, d, e, f, g, vector, vector2; /* operands of the operation under way */
+    Tensor integers;                             /* starts of sequences, or nearest rows */
+    Tensor sums;                                 /* fp64 results */
     PrototypeCrossEntropy loss;
     AdamwUpdate update;
 } HotOps;
@@ -173,14 +173,14 @@ static void measure_attention(HotOps *h)
 static void layer_norm_forward(void *context)
 {
     HotOps *h = context;
-    h->ops->layer_norm_forward(h->ops, h->b, h->c, tensor_none(), h->a, tensor_none(), h->vector, h->vector,
-                               1e-6f);
+    h->ops->layer_norm_forward(h->ops, h->b, h->c, h->f, h->a, tensor_none(), h->vector, h->vector, 1e-6f);
 }
 
 static void layer_norm_backward(void *context)
 {
     HotOps *h = context;
-    h->ops->layer_norm_backward(h->ops, h->d, h->vector, h->vector2, h->b, h->a, tensor_none(), h->c, h->e);
+    h->ops->layer_norm_backward(h->ops, h->d, h->vector, h->vector2, h->g, h->b, h->f, tensor_none(), h->c,
+                                h->e, h->e);
 }
 
 static void residual_forward(void *context)
@@ -204,7 +204,7 @@ static void gelu_forward(void *context)
 static void gelu_backward(void *context)
 {
     HotOps *h = context;
-    h->ops->gelu_backward(h->ops, h->b, h->c, h->a);
+    h->ops->gelu_backward(h->ops, h->b, h->c, h->c, h->a);
 }
 
 static void measure_rows(HotOps *h)
@@ -217,6 +217,8 @@ static void measure_rows(HotOps *h)
     h->b = matrix(h, h->act, s->tokens, s->width);
     h->c = matrix(h, DTYPE_F32, s->tokens, 2);
     h->d = matrix(h, DTYPE_F32, s->tokens, s->width);
+    h->f = matrix(h, h->act, s->tokens, s->width);
+    h->g = matrix(h, h->act, s->tokens, s->width);
     h->e = vector(h, s->width, 1e-3);
     h->vector = vector(h, s->width, 1.0);
     h->vector2 = vector(h, s->width, 1.0);
@@ -407,7 +409,7 @@ static size_t arena_bytes(const Sizes *s, Dtype act)
 {
     int64_t each = (int64_t)dtype_size(act);
     int64_t attention = s->tokens * (8 * s->width * each + 4 * s->heads + 4);
-    int64_t rows = s->tokens * (s->width * (8 + 2 * each) + 3 * s->hidden * each);
+    int64_t rows = s->tokens * (s->width * (8 + 4 * each) + 3 * s->hidden * each);
     int64_t losses =
         s->prototypes * (s->bottleneck * (8 + each) + 32) + 5 * s->loss_rows * (s->bottleneck + 8) * 4;
     int64_t optimizer = 16 * s->parameters, most = attention;

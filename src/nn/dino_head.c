@@ -46,9 +46,9 @@ DinoHeadActivations dino_head_activations(const DinoHead *head, Arena *arena, Dt
     if (act != DTYPE_F32) a.in_copy = tensor_alloc_2d(arena, act, n, head->config.in_dim);
     for (int64_t i = 0; i <= last; i++) {
         a.pre[i] = tensor_alloc_2d(arena, act, n, width_out(head, i));
-        if (i < last) a.active[i] = tensor_alloc_2d(arena, act, n, width_out(head, i));
         if (width_out(head, i) > widest) widest = width_out(head, i);
     }
+    if (last > 0) a.active = tensor_alloc_2d(arena, act, n, head->config.hidden_dim);
     a.norms = tensor_alloc_1d(arena, DTYPE_F32, n);
     a.bottleneck = tensor_alloc_2d(arena, DTYPE_F32, n, head->config.bottleneck_dim);
     if (backward) {
@@ -73,8 +73,8 @@ void dino_head_forward(const DinoHead *head, const Ops *ops, const Weights *weig
         ops->linear_forward(ops, acts->pre[i], x, weights_matrix(weights, head->weight[i]),
                             weights_vector(weights, head->bias[i]));
         if (i == last) break;
-        ops->gelu_forward(ops, acts->active[i], acts->pre[i]);
-        x = acts->active[i];
+        ops->gelu_forward(ops, acts->active, acts->pre[i]);
+        x = acts->active;
     }
     ops->l2_normalize_forward(ops, acts->bottleneck, acts->norms, acts->pre[last], NORMALIZE_EPS);
     nn_hooks_after(hooks, head->unit, NN_FORWARD);
@@ -91,15 +91,14 @@ void dino_head_backward(const DinoHead *head, const Ops *ops, const Weights *wei
     ops->l2_normalize_backward(ops, dy, d_bottleneck, acts->bottleneck, acts->norms, NORMALIZE_EPS);
     void *spare = acts->d_wide2.data;
     for (int64_t i = last; i >= 0; i--) {
-        Tensor x = i == 0 ? acts->in : acts->active[i - 1];
-        ops->linear_backward_weight(ops, param_matrix_view(t, head->weight[i], grads),
-                                    param_vector_view(t, head->bias[i], grads), dy, x);
+        Tensor x = i == 0 ? acts->in : acts->active;
         bool straight = i == 0 && acts->act == DTYPE_F32;
         Tensor dx = straight ? din : tensor_2d(spare, acts->act, n, width_in(head, i));
         ops->linear_backward_input(ops, dx, dy, weights_matrix(weights, head->weight[i]));
+        if (i > 0) ops->gelu_backward(ops, dx, x, dx, acts->pre[i - 1]);
+        ops->linear_backward_weight(ops, param_matrix_view(t, head->weight[i], grads),
+                                    param_vector_view(t, head->bias[i], grads), dy, x);
         if (i == 0 && !straight) ops->cast(ops, din, dx);
-        if (i == 0) break;
-        ops->gelu_backward(ops, dx, dx, acts->pre[i - 1]);
         spare = dy.data;
         dy = dx;
     }

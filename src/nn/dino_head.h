@@ -28,14 +28,14 @@ typedef struct {
 
 /* What the backward needs, for n rows. */
 typedef struct {
-    Dtype act;                           /* of pre, active and the scratch */
-    Tensor in;                           /* [n, in_dim] act: the caller's rows, or their reduced copy */
-    Tensor in_copy;                      /* [n, in_dim] bf16, none for fp32 */
-    Tensor pre[DINO_HEAD_MAX_LAYERS];    /* [n, width]: output of product i */
-    Tensor active[DINO_HEAD_MAX_LAYERS]; /* [n, width]: GELU of it; none for the last */
-    Tensor norms;                        /* [n] fp32 */
-    Tensor bottleneck;                   /* [n, bottleneck] fp32, rows of length 1 */
-    Tensor d_wide, d_wide2;              /* flat scratch of the backward, none without it */
+    Dtype act;                        /* of pre and the scratch */
+    Tensor in;                        /* [n, in_dim] act: the caller's rows, or their reduced copy */
+    Tensor in_copy;                   /* [n, in_dim] bf16, none for fp32 */
+    Tensor pre[DINO_HEAD_MAX_LAYERS]; /* [n, width]: output of product i */
+    Tensor active;                    /* [n, hidden_dim] scratch: GELU of one pre at a time */
+    Tensor norms;                     /* [n] fp32 */
+    Tensor bottleneck;                /* [n, bottleneck] fp32, rows of length 1 */
+    Tensor d_wide, d_wide2;           /* flat scratch of the backward, none without it */
 } DinoHeadActivations;
 
 /* Adds the parameters as a unit of their own. */

@@ -179,6 +179,7 @@ VitPass vit_pass(const Vit *vit, const VitInput *input, Arena *arena)
 
     int64_t D = vit->config.embed_dim;
     pass.x = tensor_alloc_2d(arena, DTYPE_F32, pass.pack.tokens, D);
+    pass.scratch = vit_block_scratch(&vit->blocks[0], arena, input->act, pass.pack.tokens);
     if (!input->backward) {
         CHECK(!input->drop_path);
         TokenSubset all = packed_sequence_all(&pass.pack);
@@ -189,6 +190,5 @@ VitPass vit_pass(const Vit *vit, const VitInput *input, Arena *arena)
     }
     layout_blocks(vit, &pass, arena);
     pass.dx = tensor_alloc_2d(arena, DTYPE_F32, pass.pack.tokens, D);
-    pass.scratch = vit_block_scratch(&vit->blocks[0], arena, input->act, pass.pack.tokens);
     return pass;
 }

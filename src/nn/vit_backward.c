@@ -9,8 +9,8 @@ void vit_norm_backward(const Vit *vit, const Ops *ops, const Weights *weights, V
     const ParamTable *t = weights->table;
     nn_hooks_before(hooks, vit->norm_unit, NN_BACKWARD);
     ops->layer_norm_backward(ops, pass->dx, param_vector_view(t, vit->norm_weight, grads),
-                             param_vector_view(t, vit->norm_bias, grads), dout, pass->x, rows, stats,
-                             weights_vector(weights, vit->norm_weight));
+                             param_vector_view(t, vit->norm_bias, grads), tensor_none(), dout, pass->x, rows,
+                             stats, weights_vector(weights, vit->norm_weight), tensor_none());
     nn_hooks_after(hooks, vit->norm_unit, NN_BACKWARD);
 }
 
@@ -58,7 +58,7 @@ void vit_backward(const Vit *vit, const Ops *ops, const Weights *weights, VitPas
         if (last_of_unit) nn_hooks_before(hooks, block->unit, NN_BACKWARD);
         /* The last block's activations still lie there. */
         if (pass->inputs && i < depth - 1)
-            vit_block_forward(block, ops, weights, &pass->blocks[i], pass->inputs[i]);
+            vit_block_forward(block, ops, weights, &pass->blocks[i], pass->inputs[i], &pass->scratch);
         vit_block_backward(block, ops, weights, &pass->blocks[i], pass->dx, grads, &pass->scratch);
         if (first_of_unit) nn_hooks_after(hooks, block->unit, NN_BACKWARD);
     }

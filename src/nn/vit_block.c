@@ -70,57 +70,17 @@ VitBlockActivations vit_block_activations(const VitBlock *block, Arena *arena, D
     int64_t D = block->embed_dim, n1 = attention.tokens, n2 = ffn.tokens;
     int64_t hidden_in = block->swiglu ? 2 * block->hidden : block->hidden;
     VitBlockActivations a = {.attention = attention, .ffn = ffn};
-    a.x1 = tensor_alloc_2d(arena, DTYPE_F32, n1, D);
+    a.x1 = tensor_alloc_2d(arena, act, n1, D);
     a.stats1 = tensor_alloc_2d(arena, DTYPE_F32, n1, 2);
-    a.y1 = tensor_alloc_2d(arena, act, n1, D);
     a.qkv = tensor_alloc_2d(arena, act, n1, 3 * D);
     a.attended = tensor_alloc_2d(arena, act, n1, D);
     a.lse = tensor_alloc_2d(arena, DTYPE_F32, n1, block->heads);
     a.out1 = tensor_alloc_2d(arena, act, n1, D);
-    a.x2 = tensor_alloc_2d(arena, DTYPE_F32, n2, D);
+    a.x2 = tensor_alloc_2d(arena, act, n2, D);
     a.stats2 = tensor_alloc_2d(arena, DTYPE_F32, n2, 2);
-    a.y2 = tensor_alloc_2d(arena, act, n2, D);
     a.hidden_in = tensor_alloc_2d(arena, act, n2, hidden_in);
-    a.hidden = tensor_alloc_2d(arena, act, n2, block->hidden);
     a.out2 = tensor_alloc_2d(arena, act, n2, D);
     return a;
-}
-
-static void attention_branch_forward(const VitBlock *b, const Ops *ops, const Weights *w,
-                                     VitBlockActivations *a, Tensor x)
-{
-    ops->layer_norm_forward(ops, a->y1, a->stats1, a->x1, x, a->attention.rows,
-                            weights_vector(w, b->norm1_weight), weights_vector(w, b->norm1_bias),
-                            LAYER_NORM_EPS);
-    ops->linear_forward(ops, a->qkv, a->y1, weights_matrix(w, b->qkv_weight), weights_vector(w, b->qkv_bias));
-    ops->attention_forward(ops, a->attended, a->lse, a->qkv, a->attention.cu_seqlens, b->heads);
-    ops->linear_forward(ops, a->out1, a->attended, weights_matrix(w, b->proj_weight),
-                        weights_vector(w, b->proj_bias));
-    ops->residual_forward(ops, x, a->out1, a->attention.rows, a->attention.row_scale,
-                          weights_vector(w, b->ls1_gamma));
-}
-
-static void ffn_branch_forward(const VitBlock *b, const Ops *ops, const Weights *w, VitBlockActivations *a,
-                               Tensor x)
-{
-    ops->layer_norm_forward(ops, a->y2, a->stats2, a->x2, x, a->ffn.rows, weights_vector(w, b->norm2_weight),
-                            weights_vector(w, b->norm2_bias), LAYER_NORM_EPS);
-    ops->linear_forward(ops, a->hidden_in, a->y2, weights_matrix(w, b->ffn_in_weight),
-                        weights_vector(w, b->ffn_in_bias));
-    if (b->swiglu)
-        ops->swiglu_forward(ops, a->hidden, a->hidden_in);
-    else
-        ops->gelu_forward(ops, a->hidden, a->hidden_in);
-    ops->linear_forward(ops, a->out2, a->hidden, weights_matrix(w, b->ffn_out_weight),
-                        weights_vector(w, b->ffn_out_bias));
-    ops->residual_forward(ops, x, a->out2, a->ffn.rows, a->ffn.row_scale, weights_vector(w, b->ls2_gamma));
-}
-
-void vit_block_forward(const VitBlock *block, const Ops *ops, const Weights *weights,
-                       VitBlockActivations *acts, Tensor x)
-{
-    attention_branch_forward(block, ops, weights, acts, x);
-    ffn_branch_forward(block, ops, weights, acts, x);
 }
 
 VitBlockScratch vit_block_scratch(const VitBlock *block, Arena *arena, Dtype act, int64_t tokens)
@@ -140,14 +100,54 @@ static Tensor carve(Tensor buffer, int64_t rows, int64_t columns)
     return tensor_2d(buffer.data, buffer.dtype, rows, columns);
 }
 
+static void attention_branch_forward(const VitBlock *b, const Ops *ops, const Weights *w,
+                                     VitBlockActivations *a, Tensor x, const VitBlockScratch *scratch)
+{
+    Tensor y = carve(scratch->narrow, a->attention.tokens, b->embed_dim);
+    ops->layer_norm_forward(ops, y, a->stats1, a->x1, x, a->attention.rows,
+                            weights_vector(w, b->norm1_weight), weights_vector(w, b->norm1_bias),
+                            LAYER_NORM_EPS);
+    ops->linear_forward(ops, a->qkv, y, weights_matrix(w, b->qkv_weight), weights_vector(w, b->qkv_bias));
+    ops->attention_forward(ops, a->attended, a->lse, a->qkv, a->attention.cu_seqlens, b->heads);
+    ops->linear_forward(ops, a->out1, a->attended, weights_matrix(w, b->proj_weight),
+                        weights_vector(w, b->proj_bias));
+    ops->residual_forward(ops, x, a->out1, a->attention.rows, a->attention.row_scale,
+                          weights_vector(w, b->ls1_gamma));
+}
+
+static void ffn_branch_forward(const VitBlock *b, const Ops *ops, const Weights *w, VitBlockActivations *a,
+                               Tensor x, const VitBlockScratch *scratch)
+{
+    Tensor y = carve(scratch->narrow, a->ffn.tokens, b->embed_dim);
+    Tensor hidden = carve(scratch->wide, a->ffn.tokens, b->hidden);
+    ops->layer_norm_forward(ops, y, a->stats2, a->x2, x, a->ffn.rows, weights_vector(w, b->norm2_weight),
+                            weights_vector(w, b->norm2_bias), LAYER_NORM_EPS);
+    ops->linear_forward(ops, a->hidden_in, y, weights_matrix(w, b->ffn_in_weight),
+                        weights_vector(w, b->ffn_in_bias));
+    if (b->swiglu)
+        ops->swiglu_forward(ops, hidden, a->hidden_in);
+    else
+        ops->gelu_forward(ops, hidden, a->hidden_in);
+    ops->linear_forward(ops, a->out2, hidden, weights_matrix(w, b->ffn_out_weight),
+                        weights_vector(w, b->ffn_out_bias));
+    ops->residual_forward(ops, x, a->out2, a->ffn.rows, a->ffn.row_scale, weights_vector(w, b->ls2_gamma));
+}
+
+void vit_block_forward(const VitBlock *block, const Ops *ops, const Weights *weights,
+                       VitBlockActivations *acts, Tensor x, const VitBlockScratch *scratch)
+{
+    attention_branch_forward(block, ops, weights, acts, x, scratch);
+    ffn_branch_forward(block, ops, weights, acts, x, scratch);
+}
+
 /* The end of either branch's backward: dy[n, D] through the LayerNorm of the kept rows x into the residual
- * stream dx. */
-static void norm_backward(const Ops *ops, const Weights *w, const int norm[2], Tensor dy, Tensor x,
+ * stream dx; the norm's output y is made again on the way. */
+static void norm_backward(const Ops *ops, const Weights *w, const int norm[2], Tensor y, Tensor dy, Tensor x,
                           Tensor stats, Tensor rows, Tensor dx, float *grads)
 {
     ops->layer_norm_backward(ops, dx, param_vector_view(w->table, norm[0], grads),
-                             param_vector_view(w->table, norm[1], grads), dy, x, rows, stats,
-                             weights_vector(w, norm[0]));
+                             param_vector_view(w->table, norm[1], grads), y, dy, x, rows, stats,
+                             weights_vector(w, norm[0]), weights_vector(w, norm[1]));
 }
 
 static void ffn_branch_backward(const VitBlock *b, const Ops *ops, const Weights *w,
@@ -155,25 +155,25 @@ static void ffn_branch_backward(const VitBlock *b, const Ops *ops, const Weights
                                 const VitBlockScratch *scratch)
 {
     const ParamTable *t = w->table;
-    int64_t n = a->ffn.tokens;
-    Tensor d_out = carve(scratch->narrow, n, b->embed_dim);
-    Tensor d_hidden = carve(scratch->wide, n, b->hidden);
+    int64_t n = a->ffn.tokens, D = b->embed_dim;
+    Tensor d_out = carve(scratch->narrow, n, D);
+    Tensor d_hidden = carve(scratch->wide, n, b->hidden), hidden = d_hidden;
     Tensor d_hidden_in = carve(scratch->wider, n, a->hidden_in.shape[1]);
     ops->residual_backward(ops, d_out, param_vector_view(t, b->ls2_gamma, grads), dx, a->out2, a->ffn.rows,
                            a->ffn.row_scale, weights_vector(w, b->ls2_gamma));
-    ops->linear_backward_weight(ops, param_matrix_view(t, b->ffn_out_weight, grads),
-                                param_vector_view(t, b->ffn_out_bias, grads), d_out, a->hidden);
     ops->linear_backward_input(ops, d_hidden, d_out, weights_matrix(w, b->ffn_out_weight));
     if (b->swiglu)
-        ops->swiglu_backward(ops, d_hidden_in, d_hidden, a->hidden_in);
+        ops->swiglu_backward(ops, d_hidden_in, hidden, d_hidden, a->hidden_in);
     else
-        ops->gelu_backward(ops, d_hidden_in, d_hidden, a->hidden_in);
-    ops->linear_backward_weight(ops, param_matrix_view(t, b->ffn_in_weight, grads),
-                                param_vector_view(t, b->ffn_in_bias, grads), d_hidden_in, a->y2);
-    Tensor d_y = d_out;
+        ops->gelu_backward(ops, d_hidden_in, hidden, d_hidden, a->hidden_in);
+    ops->linear_backward_weight(ops, param_matrix_view(t, b->ffn_out_weight, grads),
+                                param_vector_view(t, b->ffn_out_bias, grads), d_out, hidden);
+    Tensor d_y = d_out, y = carve(scratch->wide, n, D);
     ops->linear_backward_input(ops, d_y, d_hidden_in, weights_matrix(w, b->ffn_in_weight));
-    norm_backward(ops, w, (const int[]){b->norm2_weight, b->norm2_bias}, d_y, a->x2, a->stats2, a->ffn.rows,
-                  dx, grads);
+    norm_backward(ops, w, (const int[]){b->norm2_weight, b->norm2_bias}, y, d_y, a->x2, a->stats2,
+                  a->ffn.rows, dx, grads);
+    ops->linear_backward_weight(ops, param_matrix_view(t, b->ffn_in_weight, grads),
+                                param_vector_view(t, b->ffn_in_bias, grads), d_hidden_in, y);
 }
 
 static void attention_branch_backward(const VitBlock *b, const Ops *ops, const Weights *w,
@@ -192,12 +192,12 @@ static void attention_branch_backward(const VitBlock *b, const Ops *ops, const W
     ops->linear_backward_input(ops, d_attended, d_out, weights_matrix(w, b->proj_weight));
     ops->attention_backward(ops, d_qkv, d_attended, a->attended, a->lse, a->qkv, a->attention.cu_seqlens,
                             b->heads);
-    ops->linear_backward_weight(ops, param_matrix_view(t, b->qkv_weight, grads),
-                                param_vector_view(t, b->qkv_bias, grads), d_qkv, a->y1);
-    Tensor d_y = d_out;
+    Tensor d_y = d_out, y = d_attended;
     ops->linear_backward_input(ops, d_y, d_qkv, weights_matrix(w, b->qkv_weight));
-    norm_backward(ops, w, (const int[]){b->norm1_weight, b->norm1_bias}, d_y, a->x1, a->stats1,
+    norm_backward(ops, w, (const int[]){b->norm1_weight, b->norm1_bias}, y, d_y, a->x1, a->stats1,
                   a->attention.rows, dx, grads);
+    ops->linear_backward_weight(ops, param_matrix_view(t, b->qkv_weight, grads),
+                                param_vector_view(t, b->qkv_bias, grads), d_qkv, y);
 }
 
 void vit_block_backward(const VitBlock *block, const Ops *ops, const Weights *weights,

@@ -52,7 +52,7 @@ void vit_forward(const Vit *vit, const Ops *ops, const Weights *weights, VitPass
         bool last_of_unit = i == depth - 1 || vit->blocks[i + 1].unit != block->unit;
         if (first_of_unit) nn_hooks_before(hooks, block->unit, NN_FORWARD);
         if (pass->inputs && i < depth - 1) ops->gather_rows(ops, pass->inputs[i], pass->x, tensor_none());
-        vit_block_forward(block, ops, weights, block_activations(pass, i), pass->x);
+        vit_block_forward(block, ops, weights, block_activations(pass, i), pass->x, &pass->scratch);
         if (last_of_unit) nn_hooks_after(hooks, block->unit, NN_FORWARD);
         if (pass->input.captures && tensor_given(pass->input.captures[i]))
             ops->gather_rows(ops, pass->input.captures[i], pass->x, tensor_none());

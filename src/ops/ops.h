@@ -111,12 +111,13 @@ X(linear_backward_input, (const Ops *ops, Tensor dx, Tensor dy, Tensor w)) \
 /* dw[m, k] fp32 += dy^T . x;  db[m] fp32 (or none) += column sums of dy */ \
 X(linear_backward_weight, (const Ops *ops, Tensor dw, Tensor db, Tensor dy, Tensor x)) \
 /* --- normalisation ------------------------------------------------------------------------------------------- */ \
-/* y[n, D] act or fp32 = (x[rows] - mean) * rstd * w + b over the last dimension; x[N, D] fp32; stats[n, 2] fp32 = mean, \
- * rstd, rstd = 1 / sqrt(biased variance + eps); kept[n, D] fp32 (or none) written = x[rows] */ \
+/* y[n, D] act = (x[rows] - mean) * rstd * w + b over the last dimension; x[N, D] fp32; stats[n, 2] fp32 = mean, rstd, \
+ * rstd = 1 / sqrt(biased variance + eps); kept[n, D] act (or none) written = x[rows], and where it is given y and stats \
+ * are those of what is kept, so that the backward has the very numbers */ \
 X(layer_norm_forward, (const Ops *ops, Tensor y, Tensor stats, Tensor kept, Tensor x, Tensor rows, Tensor w, Tensor b, float eps)) \
-/* dx[N, D] fp32 += at rows (rows are distinct);  dw[D], db[D] fp32 +=; x[N, D] fp32 read at rows, or [n, D] the rows \
- * alone, as the forward kept them */ \
-X(layer_norm_backward, (const Ops *ops, Tensor dx, Tensor dw, Tensor db, Tensor dy, Tensor x, Tensor rows, Tensor stats, Tensor w)) \
+/* dx[N, D] fp32 += at rows (rows are distinct);  dw[D], db[D] fp32 +=; dy[n, D] act; x act: [N, D] read at rows, or [n, D] \
+ * as the forward kept it; y[n, D] act (or none) written = the forward's y again, with its b (read for y alone) */ \
+X(layer_norm_backward, (const Ops *ops, Tensor dx, Tensor dw, Tensor db, Tensor y, Tensor dy, Tensor x, Tensor rows, Tensor stats, Tensor w, Tensor b)) \
 /* y[n, d] fp32 = x / max(|x|, eps); norms[n] fp32 = |x|; x act */ \
 X(l2_normalize_forward, (const Ops *ops, Tensor y, Tensor norms, Tensor x, float eps)) \
 /* dx[n, d] act = (dy - y <y, dy>) / norm where norm > eps, dy / eps elsewhere (0 for dy = 0) */ \
@@ -131,12 +132,12 @@ X(attention_backward, (const Ops *ops, Tensor dqkv, Tensor dout, Tensor out, Ten
 /* --- element-wise -------------------------------------------------------------------------------------------- */ \
 /* y = x Phi(x), the erf form; act of any shape. y may be x */ \
 X(gelu_forward, (const Ops *ops, Tensor y, Tensor x)) \
-/* dx = dy * (Phi(x) + x phi(x)); dx may be dy */ \
-X(gelu_backward, (const Ops *ops, Tensor dx, Tensor dy, Tensor x)) \
+/* dx = dy * (Phi(x) + x phi(x)); y written = the forward's y again; dx or y may be dy */ \
+X(gelu_backward, (const Ops *ops, Tensor dx, Tensor y, Tensor dy, Tensor x)) \
 /* y[n, h] = silu(x1) * x2, x12[n, 2h] = gate then value; act */ \
 X(swiglu_forward, (const Ops *ops, Tensor y, Tensor x12)) \
-/* dx12[n, 2h] written */ \
-X(swiglu_backward, (const Ops *ops, Tensor dx12, Tensor dy, Tensor x12)) \
+/* dx12[n, 2h] written; y[n, h] written = the forward's y again; y may be dy */ \
+X(swiglu_backward, (const Ops *ops, Tensor dx12, Tensor y, Tensor dy, Tensor x12)) \
 /* x[N, D] fp32: x[rows[i]] += row_scale[i] * gamma * y[i]; y[n, D] act; row_scale [n] fp32 or none (1); gamma [D] fp32 \
  * or none (1); rows are distinct. LayerScale, drop-path scale and residual in one */ \
 X(residual_forward, (const Ops *ops, Tensor x, Tensor y, Tensor rows, Tensor row_scale, Tensor gamma)) \

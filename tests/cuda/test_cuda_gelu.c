@@ -8,11 +8,13 @@ static const Dtype ACTS[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
 static const int64_t COUNTS[] = {0, 1, 5, 777, 4096, 20011};
 enum { ACT_COUNT = 3, COUNT_COUNT = sizeof COUNTS / sizeof *COUNTS };
 
-static void run(Twin *twin, TwinTensor y, TwinTensor dx, TwinTensor dy, TwinTensor x, TwinSide first)
+/* y by the forward pass, again by the backward pass. */
+static void run(Twin *twin, TwinTensor y, TwinTensor dx, TwinTensor again, TwinTensor dy, TwinTensor x,
+                TwinSide first)
 {
     for (TwinSide side = first; side <= TWIN_DEVICE; side++) {
         Ops *ops = twin_ops(twin, side);
-        ops->gelu_backward(ops, dx.on[side], dy.on[side], x.on[side]);
+        ops->gelu_backward(ops, dx.on[side], again.on[side], dy.on[side], x.on[side]);
         ops->gelu_forward(ops, y.on[side], x.on[side]);
     }
 }
@@ -26,15 +28,21 @@ Test(cuda_gelu, both_directions_are_the_cpus)
         int64_t n = COUNTS[s / ACT_COUNT];
         TwinTensor x = twin_normal_1d(twin, act, n, 3.0), dy = twin_normal_1d(twin, act, n, 1.0);
         TwinTensor y = twin_poison_1d(twin, act, n), dx = twin_poison_1d(twin, act, n);
-        run(twin, y, dx, dy, x, TWIN_HOST);
+        TwinTensor again = twin_poison_1d(twin, act, n);
+        run(twin, y, dx, again, dy, x, TWIN_HOST);
         double bound = act == DTYPE_F32 ? 2e-6 : twin_bound(act);
         TWIN_CLOSE(twin, y, bound);
         TWIN_CLOSE(twin, dx, bound);
+        TWIN_SAME_BITS(twin, again, y);
 
-        TwinTensor x_in_place = twin_copy(twin, x), dy_in_place = twin_copy(twin, dy);
-        run(twin, x_in_place, dy_in_place, dy_in_place, x_in_place, TWIN_DEVICE);
+        TwinTensor x_in_place = twin_copy(twin, x), dx_in_place = twin_copy(twin, dy);
+        TwinTensor y_in_place = twin_copy(twin, dy);
+        run(twin, y, dx_in_place, again, dx_in_place, x, TWIN_DEVICE);
+        TWIN_SAME_BITS(twin, dx_in_place, dx);
+        run(twin, x_in_place, dx_in_place, y_in_place, y_in_place, x_in_place, TWIN_DEVICE);
         TWIN_SAME_BITS(twin, x_in_place, y);
-        TWIN_SAME_BITS(twin, dy_in_place, dx);
+        TWIN_SAME_BITS(twin, dx_in_place, dx);
+        TWIN_SAME_BITS(twin, y_in_place, y);
     }
     twin_destroy(twin);
 }
@@ -49,10 +57,12 @@ Test(cuda_gelu, tails)
     enum { COUNT = sizeof values / sizeof *values };
     TwinTensor x = twin_f32(twin, COUNT, values), y = twin_poison_1d(twin, DTYPE_F32, COUNT);
     TwinTensor dx = twin_poison_1d(twin, DTYPE_F32, COUNT), ones = twin_zeros_1d(twin, DTYPE_F32, COUNT);
+    TwinTensor again = twin_poison_1d(twin, DTYPE_F32, COUNT);
     for (int64_t i = 0; i < COUNT; i++)
         twin_set(ones, i, 1.0);
     twin_upload(twin, ones);
-    run(twin, y, dx, ones, x, TWIN_DEVICE);
+    run(twin, y, dx, again, ones, x, TWIN_DEVICE);
+    TWIN_SAME_BITS(twin, again, y);
     const double *got = twin_values(twin, y, TWIN_DEVICE), *slope = twin_values(twin, dx, TWIN_DEVICE);
     for (int i = 0; i < COUNT; i++) {
         double v = (double)values[i], cdf = 0.5 * erfc(-v * sqrt(0.5));
@@ -73,9 +83,10 @@ Test(cuda_gelu, any_address)
     Twin *twin = twin_create(NULL, 3);
     for (int a = 0; a < ACT_COUNT; a++) {
         TwinTensor x = twin_normal_1d(twin, ACTS[a], 1001, 2.0), y = twin_poison_1d(twin, ACTS[a], 1001);
-        TwinTensor dx = twin_poison_1d(twin, ACTS[a], 1001);
-        run(twin, twin_rows(y, 1, 999), twin_rows(dx, 1, 999), twin_rows(x, 2, 999), twin_rows(x, 1, 999),
-            TWIN_HOST);
+        TwinTensor dx = twin_poison_1d(twin, ACTS[a], 1001), again = twin_poison_1d(twin, ACTS[a], 1001);
+        run(twin, twin_rows(y, 1, 999), twin_rows(dx, 1, 999), twin_rows(again, 1, 999), twin_rows(x, 2, 999),
+            twin_rows(x, 1, 999), TWIN_HOST);
+        TWIN_SAME_BITS(twin, twin_rows(again, 1, 999), twin_rows(y, 1, 999));
         TWIN_CLOSE(twin, twin_rows(y, 1, 999), twin_bound(ACTS[a]));
         TWIN_CLOSE(twin, twin_rows(dx, 1, 999), twin_bound(ACTS[a]));
         cr_expect(isnan(twin_values(twin, y, TWIN_DEVICE)[0]) &&

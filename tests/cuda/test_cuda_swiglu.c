@@ -17,17 +17,20 @@ Test(cuda_swiglu, both_directions_are_the_cpus)
         int64_t n = SIZES[s / ACT_COUNT][0], h = SIZES[s / ACT_COUNT][1];
         TwinTensor x12 = twin_normal(twin, act, n, 2 * h, 3.0), dy = twin_normal(twin, act, n, h, 1.0);
         TwinTensor y = twin_poison(twin, act, n, h), dx12 = twin_poison(twin, act, n, 2 * h);
-        TwinTensor again = twin_poison(twin, act, n, 2 * h);
+        TwinTensor dx12_again = twin_poison(twin, act, n, 2 * h), y_again = twin_poison(twin, act, n, h);
         for (TwinSide side = TWIN_HOST; side <= TWIN_DEVICE; side++) {
             Ops *ops = twin_ops(twin, side);
             ops->swiglu_forward(ops, y.on[side], x12.on[side]);
-            ops->swiglu_backward(ops, dx12.on[side], dy.on[side], x12.on[side]);
+            ops->swiglu_backward(ops, dx12.on[side], y_again.on[side], dy.on[side], x12.on[side]);
         }
         double bound = act == DTYPE_F32 ? 2e-6 : twin_bound(act);
         TWIN_CLOSE(twin, y, bound);
         TWIN_CLOSE(twin, dx12, bound);
-        twin->cuda->swiglu_backward(twin->cuda, again.device, dy.device, x12.device);
-        TWIN_SAME_BITS(twin, dx12, again);
+        TWIN_SAME_BITS(twin, y_again, y);
+        /* y may be dy */
+        twin->cuda->swiglu_backward(twin->cuda, dx12_again.device, dy.device, dy.device, x12.device);
+        TWIN_SAME_BITS(twin, dx12, dx12_again);
+        TWIN_SAME_BITS(twin, dy, y);
     }
     twin_destroy(twin);
 }
@@ -46,7 +49,7 @@ Test(cuda_swiglu, far_gates)
     }
     twin_upload(twin, x12);
     twin->cuda->swiglu_forward(twin->cuda, y.device, x12.device);
-    twin->cuda->swiglu_backward(twin->cuda, dx12.device, dy.device, x12.device);
+    twin->cuda->swiglu_backward(twin->cuda, dx12.device, y.device, dy.device, x12.device);
     const double *got = twin_values(twin, y, TWIN_DEVICE), *slope = twin_values(twin, dx12, TWIN_DEVICE);
     for (int j = 0; j < 8; j++) {
         double want = gates[j] > 0 ? (double)gates[j] : 0.0, d = twin_get(dy, j);

@@ -68,7 +68,7 @@ static void check_pass(Case *c, Arena *arena)
         const float *cotangent = golden_f32(c->golden, &shape, "%s/cotangent_%d", c->name, set);
         memcpy(set_values(c, set, tensor_f32(dx)), cotangent, (size_t)shape.count * sizeof(float));
     }
-    vit_block_forward(c->block, c->ops, &c->weights, &acts, x);
+    vit_block_forward(c->block, c->ops, &c->weights, &acts, x, &scratch);
     double loss = 0;
     for (int64_t i = 0; i < tensor_count(x); i++)
         loss += (double)tensor_f32(x)[i] * (double)tensor_f32(dx)[i];

@@ -39,8 +39,10 @@ static void check_gelu(OpsFixture *f, Dtype dtype, int64_t rows, int64_t columns
     int64_t count = rows * columns;
     Tensor x = sweep(f, dtype, rows, columns), dy = ops_support_normal(f, dtype, rows, columns, 1.0);
     Tensor y = ops_support_poison(f, dtype, rows, columns), dx = ops_support_poison(f, dtype, rows, columns);
+    Tensor again = ops_support_poison(f, dtype, rows, columns);
     f->ops->gelu_forward(f->ops, y, x);
-    f->ops->gelu_backward(f->ops, dx, dy, x);
+    f->ops->gelu_backward(f->ops, dx, again, dy, x);
+    cr_expect(ops_support_equal(again, y), "y made again differs");
     double *want = ops_support_f64_zeros(f, count), *want_dx = ops_support_f64_zeros(f, count);
     for (int64_t i = 0; i < count; i++) {
         want[i] = naive_gelu(ops_support_get(x, i));
@@ -50,8 +52,11 @@ static void check_gelu(OpsFixture *f, Dtype dtype, int64_t rows, int64_t columns
     cr_expect_lt(ops_support_error(dx, want_dx), limit_of(dtype), "dx error %g",
                  ops_support_error(dx, want_dx));
 
-    f->ops->gelu_backward(f->ops, dy, dy, x); /* dx may be dy */
+    Tensor dy_copy = ops_support_copy(f, dy, dtype);
+    f->ops->gelu_backward(f->ops, dy, again, dy, x); /* dx may be dy */
     cr_expect(ops_support_equal(dy, dx));
+    f->ops->gelu_backward(f->ops, dy, dy_copy, dy_copy, x); /* y may be dy */
+    cr_expect(ops_support_equal(dy, dx) && ops_support_equal(dy_copy, y));
     f->ops->gelu_forward(f->ops, x, x); /* y may be x */
     cr_expect(ops_support_equal(x, y));
     arena_reset(&f->arena, mark);
@@ -109,7 +114,9 @@ static void check_swiglu(OpsFixture *f, Dtype dtype, int64_t n, int64_t h)
     Tensor x12 = ops_support_normal(f, dtype, n, 2 * h, 3.0), dy = ops_support_normal(f, dtype, n, h, 1.0);
     Tensor y = ops_support_poison(f, dtype, n, h), dx12 = ops_support_poison(f, dtype, n, 2 * h);
     f->ops->swiglu_forward(f->ops, y, x12);
-    f->ops->swiglu_backward(f->ops, dx12, dy, x12);
+    Tensor in_place = ops_support_copy(f, dy, dtype);
+    f->ops->swiglu_backward(f->ops, dx12, in_place, in_place, x12); /* y may be dy */
+    cr_expect(ops_support_equal(in_place, y), "y made again differs");
     double *want = ops_support_f64_zeros(f, n * h), *want_dx = ops_support_f64_zeros(f, 2 * n * h);
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < h; j++) {
@@ -151,7 +158,7 @@ Test(elementwise, swiglu_saturates)
     ops_support_set(dy, 0, 1.0);
     ops_support_set(dy, 1, 1.0);
     f.ops->swiglu_forward(f.ops, y, x12);
-    f.ops->swiglu_backward(f.ops, dx12, dy, x12);
+    f.ops->swiglu_backward(f.ops, dx12, y, dy, x12);
     cr_expect_float_eq(ops_support_get(y, 0), 0.0, 1e-30);
     cr_expect_float_eq(ops_support_get(y, 1), 600.0, 1e-3);
     const double gradients[] = {0.0, 3.0, 0.0, 200.0};
@@ -165,9 +172,9 @@ Test(elementwise, nothing_to_do)
     OpsFixture f = ops_support_create(2, 5);
     Tensor empty = ops_support_poison(&f, DTYPE_F32, 0, 8), wide = ops_support_poison(&f, DTYPE_F32, 0, 16);
     f.ops->gelu_forward(f.ops, empty, empty);
-    f.ops->gelu_backward(f.ops, empty, empty, empty);
+    f.ops->gelu_backward(f.ops, empty, empty, empty, empty);
     f.ops->swiglu_forward(f.ops, empty, wide);
-    f.ops->swiglu_backward(f.ops, wide, empty, wide);
+    f.ops->swiglu_backward(f.ops, wide, empty, empty, wide);
     f.ops->cast(f.ops, empty, empty);
     ops_support_destroy(&f);
 }

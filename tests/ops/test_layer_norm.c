@@ -98,10 +98,15 @@ static void check_backward(OpsFixture *f, const Size *s, Dtype dtype)
            db = ops_support_normal_1d(f, DTYPE_F32, s->D, 1.0);
     double *want_x = ops_support_f64(f, dx), *want_w = ops_support_f64(f, dw),
            *want_b = ops_support_f64(f, db);
-    f->ops->layer_norm_forward(f->ops, p.y, p.stats, tensor_none(), p.x, p.rows, p.w, p.b, EPS);
-    f->ops->layer_norm_backward(f->ops, dx, dw, db, p.dy, p.x, p.rows, p.stats, p.w);
+    Tensor kept = ops_support_poison(f, dtype, s->n, s->D), again = ops_support_poison(f, dtype, s->n, s->D);
+    f->ops->layer_norm_forward(f->ops, p.y, p.stats, kept, p.x, p.rows, p.w, p.b, EPS);
+    f->ops->layer_norm_backward(f->ops, dx, dw, db, again, p.dy, kept, p.rows, p.stats, p.w, p.b);
+    cr_expect(ops_support_equal(again, p.y), "D %d: y made again differs", (int)s->D);
 
     double *x = ops_support_f64(f, p.x), *w = ops_support_f64(f, p.w), *y = ops_support_f64_zeros(f, s->D);
+    for (int64_t i = 0; i < s->n; i++)
+        for (int64_t j = 0; j < s->D; j++)
+            x[row_of(&p, i) * s->D + j] = ops_support_get(kept, i * s->D + j);
     double *ones = ops_support_f64_zeros(f, s->D), *zeros = ops_support_f64_zeros(f, s->D);
     for (int64_t j = 0; j < s->D; j++)
         ones[j] = 1.0;
@@ -134,7 +139,7 @@ Test(layer_norm, forward)
     }
 }
 
-/* dy is exact in either type and all else is fp32: one limit serves both. */
+/* dy and the kept rows are exact in either type and all else is fp32: one limit serves both. */
 Test(layer_norm, backward)
 {
     OpsFixture f = ops_support_create(2, 2);
@@ -185,7 +190,7 @@ Test(layer_norm, no_rows)
     Tensor dw = ops_support_normal_1d(&f, DTYPE_F32, 10, 1.0),
            dw_before = ops_support_copy(&f, dw, DTYPE_F32);
     f.ops->layer_norm_forward(f.ops, p.y, p.stats, tensor_none(), p.x, p.rows, p.w, p.b, EPS);
-    f.ops->layer_norm_backward(f.ops, dx, dw, dw, p.dy, p.x, p.rows, p.stats, p.w);
+    f.ops->layer_norm_backward(f.ops, dx, dw, dw, p.y, p.dy, p.x, p.rows, p.stats, p.w, p.b);
     cr_expect(ops_support_equal(dx, dx_before) && ops_support_equal(dw, dw_before));
     ops_support_destroy(&f);
 }
@@ -202,26 +207,37 @@ Test(layer_norm, same_bits_again)
         dw[run] = ops_support_zeros(&f[run], DTYPE_F32, 2, s.D);
         Tensor w_part = tensor_rows(dw[run], 0, 1), b_part = tensor_rows(dw[run], 1, 1);
         f[run].ops->layer_norm_forward(f[run].ops, p.y, p.stats, tensor_none(), p.x, p.rows, p.w, p.b, EPS);
-        f[run].ops->layer_norm_backward(f[run].ops, dx[run], w_part, b_part, p.dy, p.x, p.rows, p.stats, p.w);
+        f[run].ops->layer_norm_backward(f[run].ops, dx[run], w_part, b_part, tensor_none(), p.dy, p.x, p.rows,
+                                        p.stats, p.w, tensor_none());
     }
     cr_expect(ops_support_equal(dx[0], dx[1]) && ops_support_equal(dw[0], dw[1]));
     ops_support_destroy(&f[0]);
     ops_support_destroy(&f[1]);
 }
 
-Test(layer_norm, keeps_a_copy_of_the_rows_it_read)
+/* What it keeps are the rows in y's type, and y and stats are those of what it keeps. */
+static void check_kept(OpsFixture *f, Dtype dtype, int64_t N, int64_t D)
 {
-    enum { N = 9, D = 40 };
+    Tensor x = ops_support_normal(f, DTYPE_F32, 2 * N, D, 1.0), rows = ops_support_distinct(f, N, 2 * N);
+    Tensor w = ops_support_normal_1d(f, DTYPE_F32, D, 1.0), b = ops_support_normal_1d(f, DTYPE_F32, D, 1.0);
+    Tensor y = ops_support_poison(f, dtype, N, D), stats = ops_support_poison(f, DTYPE_F32, N, 2);
+    Tensor kept = ops_support_poison(f, dtype, N, D), want = ops_support_poison(f, dtype, N, D);
+    Tensor plain = ops_support_poison(f, dtype, N, D), plain_stats = ops_support_poison(f, DTYPE_F32, N, 2);
+    f->ops->layer_norm_forward(f->ops, y, stats, kept, x, rows, w, b, EPS);
+    f->ops->gather_rows(f->ops, want, x, rows);
+    Tensor back = ops_support_copy(f, want, DTYPE_F32);
+    f->ops->layer_norm_forward(f->ops, plain, plain_stats, tensor_none(), back, tensor_none(), w, b, EPS);
+    cr_expect(ops_support_equal(kept, want));
+    cr_expect(ops_support_equal(y, plain) && ops_support_equal(stats, plain_stats));
+}
+
+Test(layer_norm, keeps_a_copy_of_the_rows_and_works_on_that)
+{
     OpsFixture f = ops_support_create(2, 36);
-    Tensor x = ops_support_normal(&f, DTYPE_F32, 20, D, 1.0), rows = ops_support_distinct(&f, N, 20);
-    Tensor w = ops_support_normal_1d(&f, DTYPE_F32, D, 1.0), b = ops_support_normal_1d(&f, DTYPE_F32, D, 1.0);
-    Tensor y = ops_support_poison(&f, DTYPE_F32, N, D), stats = ops_support_poison(&f, DTYPE_F32, N, 2);
-    Tensor kept = ops_support_poison(&f, DTYPE_F32, N, D), want = ops_support_poison(&f, DTYPE_F32, N, D);
-    Tensor plain = ops_support_poison(&f, DTYPE_F32, N, D);
-    f.ops->layer_norm_forward(f.ops, y, stats, kept, x, rows, w, b, 1e-6f);
-    f.ops->gather_rows(f.ops, want, x, rows);
-    f.ops->layer_norm_forward(f.ops, plain, stats, tensor_none(), x, rows, w, b, 1e-6f);
-    cr_expect(ops_support_equal(kept, want) && ops_support_equal(y, plain));
+    for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+        check_kept(&f, (Dtype)dtype, 9, 40);
+        check_kept(&f, (Dtype)dtype, 61, 1100);
+    }
     ops_support_destroy(&f);
 }
 
@@ -239,7 +255,8 @@ Test(layer_norm, backward_takes_the_kept_rows_as_well)
         dx[k] = ops_support_zeros(&f, DTYPE_F32, 20, D);
         dw[k] = tensor_1d(ops_support_zeros(&f, DTYPE_F32, 1, D).data, DTYPE_F32, D);
         db[k] = tensor_1d(ops_support_zeros(&f, DTYPE_F32, 1, D).data, DTYPE_F32, D);
-        f.ops->layer_norm_backward(f.ops, dx[k], dw[k], db[k], dy, k ? kept : x, rows, stats, w);
+        f.ops->layer_norm_backward(f.ops, dx[k], dw[k], db[k], tensor_none(), dy, k ? kept : x, rows, stats,
+                                   w, tensor_none());
     }
     cr_expect(ops_support_equal(dx[0], dx[1]) && ops_support_equal(dw[0], dw[1]) &&
               ops_support_equal(db[0], db[1]));

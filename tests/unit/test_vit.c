@@ -302,6 +302,34 @@ Test(vit, width_of_the_feed_forward)
     cr_expect_eq(vit_block_hidden(&spec), 400);
 }
 
+/* What decides how large a batch fits: of each token and branch the input, and the outputs of its products.
+ */
+Test(vit, bytes_that_a_block_keeps_for_a_token)
+{
+    enum { D = 64, HEADS = 4, TOKENS = 1000, FLOATS = HEADS + 4 }; /* lse, mean and rstd twice */
+    static const struct {
+        bool swiglu;
+        Dtype act;
+        int64_t numbers; /* x, qkv, attended, out; x, hidden_in, out */
+    } cases[] = {{false, DTYPE_BF16, 6 * D + 6 * D},
+                 {false, DTYPE_F32, 6 * D + 6 * D},
+                 {true, DTYPE_BF16, 6 * D + 2 * D + 2 * 176}};
+    for (int i = 0; i < 3; i++) {
+        VitBlockSpec spec = {.embed_dim = D, .heads = HEADS, .mlp_ratio = 4, .swiglu = cases[i].swiglu};
+        ParamTable table;
+        param_table_init(&table);
+        param_table_begin_unit(&table);
+        VitBlock block = vit_block_build(&table, PARAM_BACKBONE, &spec, "");
+        Arena plan = arena_measuring();
+        TokenSubset all = {.tokens = TOKENS};
+        vit_block_activations(&block, &plan, cases[i].act, all, all);
+        size_t each = (size_t)cases[i].numbers * dtype_size(cases[i].act) + FLOATS * sizeof(float);
+        cr_expect(plan.peak >= TOKENS * each && plan.peak <= TOKENS * each + 10 * ARENA_ALIGNMENT,
+                  "case %d: %zu bytes, not %zu", i, plan.peak / TOKENS, each);
+        param_table_fini(&table);
+    }
+}
+
 typedef struct {
     int open[32], opened[32][2], failures;
 } Heard;

@@ -31,8 +31,9 @@ void cpu_swiglu_forward(const Ops *ops, Tensor y, Tensor x12)
     }
 }
 
-void cpu_swiglu_backward(const Ops *ops, Tensor dx12, Tensor dy, Tensor x12)
+void cpu_swiglu_backward(const Ops *ops, Tensor dx12, Tensor y, Tensor dy, Tensor x12)
 {
+    check_shapes(y, x12);
     check_shapes(dy, x12);
     check_shapes(dy, dx12);
     int64_t n = dy.shape[0], h = dy.shape[1];
@@ -40,7 +41,7 @@ void cpu_swiglu_backward(const Ops *ops, Tensor dx12, Tensor dy, Tensor x12)
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < n; row++) {
         float gate_buffer[ROW_ACCESS_CHUNK], value_buffer[ROW_ACCESS_CHUNK], dy_buffer[ROW_ACCESS_CHUNK];
-        float d_gate_buffer[ROW_ACCESS_CHUNK], d_value_buffer[ROW_ACCESS_CHUNK];
+        float y_buffer[ROW_ACCESS_CHUNK], d_gate_buffer[ROW_ACCESS_CHUNK], d_value_buffer[ROW_ACCESS_CHUNK];
         for (int64_t j = 0; j < h; j += ROW_ACCESS_CHUNK) {
             int64_t count = h - j < ROW_ACCESS_CHUNK ? h - j : ROW_ACCESS_CHUNK;
             int64_t at_gate = row * 2 * h + j, at_value = at_gate + h;
@@ -49,13 +50,16 @@ void cpu_swiglu_backward(const Ops *ops, Tensor dx12, Tensor dy, Tensor x12)
             const float *d_out = row_access_read(dy, row * h + j, count, dy_buffer);
             float *d_gate = row_access_target(dx12, at_gate, d_gate_buffer);
             float *d_value = row_access_target(dx12, at_value, d_value_buffer);
+            float *out = row_access_target(y, row * h + j, y_buffer);
 #pragma omp simd
             for (int64_t i = 0; i < count; i++) {
-                float s = vector_logistic(gate[i]);
+                float s = vector_logistic(gate[i]), slope = d_out[i];
                 float silu = gate[i] * s;
-                d_value[i] = d_out[i] * silu;
-                d_gate[i] = d_out[i] * value[i] * (s + silu * (1.0f - s));
+                out[i] = silu * value[i];
+                d_value[i] = slope * silu;
+                d_gate[i] = slope * value[i] * (s + silu * (1.0f - s));
             }
+            row_access_commit(y, row * h + j, count, out);
             row_access_commit(dx12, at_gate, count, d_gate);
             row_access_commit(dx12, at_value, count, d_value);
         }

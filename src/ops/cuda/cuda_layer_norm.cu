@@ -1,7 +1,7 @@
 /* cuda_layer_norm.cu - the twin of ops/cpu/layer_norm.c: layer normalisation over the last dimension.
  *
- * Floor of an element: forward 4 bytes read, 2 or 4 of y (and 4 of kept) written; backward 4 of x, 8 of dx, 2
- * or 4 of dy. Rows whose width is a multiple of 4 (up to 1536 forward, 3072 backward) stay in registers
+ * Floor of an element: forward 4 bytes read, 2 or 4 of y (and of kept) written; backward 8 of dx, 2 or 4 each
+ * of x, dy and y. Rows whose width is a multiple of 4 (up to 1536 forward, 3072 backward) stay in registers
  * between their sums and their use, so that the floor is met up to the weights, which the first-level cache
  * holds, and the partial sums of dw and db, one row of each for every block. Other widths go through slower
  * kernels that read a row again (out of the cache). Means are subtracted before squares are summed, as on the
@@ -23,14 +23,20 @@ size_t cuda_layer_norm_scratch(const OpsLimits *limits, int multiprocessors)
 /* --- forward ------------------------------------------------------------------------------------------ */
 
 template <typename T> struct LayerNormForward {
-    T *y;
-    float *stats, *kept; /* kept or NULL */
+    T *y, *kept; /* kept or NULL */
+    float *stats;
     const float *x, *w, *b;
     const int32_t *rows;
     int64_t n;
     int D;
     float eps;
 };
+
+/* An element of x as it is kept. */
+template <typename T> __device__ __forceinline__ float layer_norm_input(const LayerNormForward<T> &f, float x)
+{
+    return f.kept ? to_f32(from_f32<T>(x)) : x;
+}
 
 /* A row a warp; lane l has elements 4 l .. 4 l + 3 of each of VECTORS stretches of 128. */
 template <typename T, int VECTORS>
@@ -49,8 +55,12 @@ __global__ void __launch_bounds__(ROW_ACCESS_THREADS, VECTORS > 8 ? 2 : 4)
         if (j < f.D) load_f32(x[v], row + j);
     }
 #pragma unroll
-    for (int v = 0; v < VECTORS; v++)
+    for (int v = 0; v < VECTORS; v++) {
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            x[v][k] = layer_norm_input(f, x[v][k]);
         sum += (x[v][0] + x[v][1]) + (x[v][2] + x[v][3]);
+    }
     float mean = warp_sum(sum) / (float)f.D;
 #pragma unroll
     for (int v = 0; v < VECTORS; v++) {
@@ -96,14 +106,16 @@ __global__ void __launch_bounds__(ROW_ACCESS_THREADS) layer_norm_forward_any_ker
     const float *row = f.x + row_access_index(f.rows, i) * f.D;
     float sum = 0.0f, squares = 0.0f;
     for (int j = threadIdx.x; j < f.D; j += blockDim.x)
-        sum += row[j];
+        sum += layer_norm_input(f, row[j]);
     float mean = block_sum(sum, shared) / (float)f.D;
-    for (int j = threadIdx.x; j < f.D; j += blockDim.x)
-        squares += (row[j] - mean) * (row[j] - mean);
+    for (int j = threadIdx.x; j < f.D; j += blockDim.x) {
+        float x = layer_norm_input(f, row[j]);
+        squares += (x - mean) * (x - mean);
+    }
     float rstd = 1.0f / sqrtf(block_sum(squares, shared) / (float)f.D + f.eps);
     for (int j = threadIdx.x; j < f.D; j += blockDim.x) {
-        float x = row[j];
-        if (f.kept) f.kept[i * f.D + j] = x;
+        float x = layer_norm_input(f, row[j]);
+        if (f.kept) f.kept[i * f.D + j] = from_f32<T>(x);
         f.y[i * f.D + j] = from_f32<T>((x - mean) * rstd * f.w[j] + f.b[j]);
     }
     if (threadIdx.x == 0) {
@@ -147,7 +159,7 @@ static void layer_norm_forward_run(const Ops *ops, Tensor y, Tensor stats, Tenso
     LayerNormForward<T> f = {};
     f.y = (T *)y.data;
     f.stats = tensor_f32(stats);
-    f.kept = tensor_given(kept) ? tensor_f32(kept) : NULL;
+    f.kept = (T *)kept.data; /* NULL where none is given */
     f.x = tensor_f32(x);
     f.w = tensor_f32(w);
     f.b = tensor_f32(b);
@@ -164,7 +176,7 @@ extern "C" void cuda_layer_norm_forward(const Ops *ops, Tensor y, Tensor stats, 
     CHECK(y.ndim == 2 && row_access_is_act(y) && x.ndim == 2 && x.shape[1] == y.shape[1]);
     int64_t n = y.shape[0], D = y.shape[1];
     CHECK(tensor_count(stats) == 2 * n && tensor_count(w) == D && tensor_count(b) == D && D <= INT32_MAX);
-    CHECK(!tensor_given(kept) || tensor_count(kept) == n * D);
+    CHECK(!tensor_given(kept) || (tensor_count(kept) == n * D && kept.dtype == y.dtype));
     const int32_t *selected = row_access_rows(rows, n, x.shape[0]);
     if (n == 0) return;
     DISPATCH_ACT(y.dtype, T, layer_norm_forward_run<T>(ops, y, stats, kept, x, selected, w, b, eps));
@@ -173,11 +185,12 @@ extern "C" void cuda_layer_norm_forward(const Ops *ops, Tensor y, Tensor stats, 
 /* --- backward ----------------------------------------------------------------------------------------- */
 
 /* With g = dy w and h = (x - mean) rstd: dx += rstd (g - mean(g) - h mean(g h)), dw += sum dy h, db += sum
- * dy. */
+ * dy; y = h w + b. */
 template <typename T> struct LayerNormBackward {
     float *dx, *partial; /* partial [gridDim.x, 2 D]: dw, then db */
-    const T *dy;
-    const float *x, *stats, *w;
+    T *y;                /* or NULL */
+    const T *dy, *x;
+    const float *stats, *w, *b;
     const int32_t *x_rows, *dx_rows;
     int64_t n;
     int D;
@@ -214,21 +227,16 @@ __global__ void __launch_bounds__(ROW_ACCESS_THREADS,
     __shared__ float row_sums[2][ROW_ACCESS_WARPS][2];
     __shared__ __align__(16) float column_sums[ROWS][VECTORS * LANES * 4];
     int group = threadIdx.x / LANES, lane = threadIdx.x % LANES, warp = threadIdx.x / WARP, turn = 0;
-    float dw[VECTORS][4], db[VECTORS][4];
-#pragma unroll
-    for (int v = 0; v < VECTORS; v++)
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            dw[v][k] = db[v][k] = 0.0f;
+    float dw[VECTORS][4] = {}, db[VECTORS][4] = {};
 
     for (int64_t base = (int64_t)blockIdx.x * ROWS; base < b.n;
          base += (int64_t)gridDim.x * ROWS, turn ^= 1) {
         bool counts = base + group < b.n; /* the last rows may not fill the block */
         int64_t i = counts ? base + group : b.n - 1;
-        const float *row = b.x + row_access_index(b.x_rows, i) * b.D;
+        const T *row = b.x + row_access_index(b.x_rows, i) * b.D;
         float *d_row = b.dx + row_access_index(b.dx_rows, i) * b.D;
         float mean = __ldg(b.stats + 2 * i), rstd = __ldg(b.stats + 2 * i + 1), sum_g = 0.0f, sum_gh = 0.0f;
-        float h[VECTORS][4], g[VECTORS][4], d[VECTORS][4];
+        float h[VECTORS][4], g[VECTORS][4], d[VECTORS][4], y[VECTORS][4];
 #pragma unroll
         for (int v = 0; v < VECTORS; v++) {
             int j = (v * LANES + lane) * 4;
@@ -244,15 +252,22 @@ __global__ void __launch_bounds__(ROW_ACCESS_THREADS,
             if (j >= b.D || !counts) break;
             float w[4];
             load_f32(w, b.w + j);
+            if (b.y) load_f32(y[v], b.b + j);
 #pragma unroll
             for (int k = 0; k < 4; k++) {
                 h[v][k] = (h[v][k] - mean) * rstd;
+                if (b.y) y[v][k] += h[v][k] * w[k];
                 dw[v][k] += g[v][k] * h[v][k];
                 db[v][k] += g[v][k];
                 g[v][k] *= w[k];
                 sum_g += g[v][k];
                 sum_gh += g[v][k] * h[v][k];
             }
+        }
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++) {
+            int j = (v * LANES + lane) * 4;
+            if (b.y && j < b.D && counts) store_f32(b.y + i * b.D + j, y[v]);
         }
         sum_g = warp_sum(sum_g);
         sum_gh = warp_sum(sum_gh);
@@ -295,12 +310,13 @@ __global__ void __launch_bounds__(ROW_ACCESS_THREADS) layer_norm_backward_any_ke
     for (int j = threadIdx.x; j < b.D; j += blockDim.x)
         dw[j] = db[j] = 0.0f;
     for (int64_t i = blockIdx.x; i < b.n; i += gridDim.x) {
-        const float *row = b.x + row_access_index(b.x_rows, i) * b.D;
+        const T *row = b.x + row_access_index(b.x_rows, i) * b.D;
         const T *dy = b.dy + i * b.D;
         float *d_row = b.dx + row_access_index(b.dx_rows, i) * b.D;
         float mean = b.stats[2 * i], rstd = b.stats[2 * i + 1], sum_g = 0.0f, sum_gh = 0.0f;
         for (int j = threadIdx.x; j < b.D; j += blockDim.x) {
-            float h = (row[j] - mean) * rstd, slope = to_f32(dy[j]), g = slope * b.w[j];
+            float h = (to_f32(row[j]) - mean) * rstd, slope = to_f32(dy[j]), g = slope * b.w[j];
+            if (b.y) b.y[i * b.D + j] = from_f32<T>(h * b.w[j] + b.b[j]);
             dw[j] += slope * h;
             db[j] += slope;
             sum_g += g;
@@ -309,7 +325,7 @@ __global__ void __launch_bounds__(ROW_ACCESS_THREADS) layer_norm_backward_any_ke
         float mean_g = block_sum(sum_g, shared) / (float)b.D,
               mean_gh = block_sum(sum_gh, shared) / (float)b.D;
         for (int j = threadIdx.x; j < b.D; j += blockDim.x) {
-            float h = (row[j] - mean) * rstd;
+            float h = (to_f32(row[j]) - mean) * rstd;
             d_row[j] += rstd * (to_f32(dy[j]) * b.w[j] - mean_g - h * mean_gh);
         }
     }
@@ -357,29 +373,33 @@ static void layer_norm_backward(const Ops *ops, LayerNormBackward<T> b, float *d
     arena_reset(ops->scratch, mark);
 }
 
-extern "C" void cuda_layer_norm_backward(const Ops *ops, Tensor dx, Tensor dw, Tensor db, Tensor dy, Tensor x,
-                                         Tensor rows, Tensor stats, Tensor w)
+extern "C" void cuda_layer_norm_backward(const Ops *ops, Tensor dx, Tensor dw, Tensor db, Tensor y, Tensor dy,
+                                         Tensor x, Tensor rows, Tensor stats, Tensor w, Tensor b)
 {
     CHECK(dy.ndim == 2 && row_access_is_act(dy) && x.ndim == 2 && x.shape[1] == dy.shape[1]);
     int64_t n = dy.shape[0], D = dy.shape[1];
     CHECK(dx.ndim == 2 && dx.shape[1] == D && tensor_count(stats) == 2 * n);
-    CHECK(x.shape[0] == dx.shape[0] || x.shape[0] == n);
+    CHECK((x.shape[0] == dx.shape[0] || x.shape[0] == n) && x.dtype == dy.dtype);
+    CHECK(!tensor_given(y) || (tensor_count(y) == n * D && y.dtype == dy.dtype && tensor_count(b) == D));
     CHECK(tensor_count(w) == D && tensor_count(dw) == D && tensor_count(db) == D && D <= INT32_MAX);
     const int32_t *selected = row_access_rows(rows, n, dx.shape[0]);
     if (n == 0) return;
     bool aligned = row_access_aligned(dx, D, 4) && row_access_aligned(dy, D, 4) &&
-                   row_access_aligned(x, D, 4) && row_access_aligned(w, D, 4);
+                   row_access_aligned(x, D, 4) && row_access_aligned(y, D, 4) &&
+                   row_access_aligned(w, D, 4) && row_access_aligned(b, D, 4);
     DISPATCH_ACT(dy.dtype, T, {
-        LayerNormBackward<T> b = {};
-        b.dx = tensor_f32(dx);
-        b.dy = (const T *)dy.data;
-        b.x = tensor_f32(x);
-        b.stats = tensor_f32(stats);
-        b.w = tensor_f32(w);
-        b.x_rows = x.shape[0] == dx.shape[0] ? selected : NULL; /* [n, D]: gathered before (`kept`) */
-        b.dx_rows = selected;
-        b.n = n;
-        b.D = (int)D;
-        layer_norm_backward<T>(ops, b, tensor_f32(dw), tensor_f32(db), aligned);
+        LayerNormBackward<T> back = {};
+        back.dx = tensor_f32(dx);
+        back.y = (T *)y.data; /* NULL where none is given */
+        back.dy = (const T *)dy.data;
+        back.x = (const T *)x.data;
+        back.stats = tensor_f32(stats);
+        back.w = tensor_f32(w);
+        back.b = row_access_f32(b);
+        back.x_rows = x.shape[0] == dx.shape[0] ? selected : NULL; /* [n, D]: gathered before (`kept`) */
+        back.dx_rows = selected;
+        back.n = n;
+        back.D = (int)D;
+        layer_norm_backward<T>(ops, back, tensor_f32(dw), tensor_f32(db), aligned);
     });
 }
