@@ -16,6 +16,7 @@ enum { LEAST_STEPS = 2 };
 /* Seconds by unit of the model, for the passes of one network. */
 typedef struct {
     struct StepRun *run;
+    NnHooks own; /* of the network: what it does around units counts for them */
     bool teacher;
     double started;
 } Listener;
@@ -23,6 +24,7 @@ typedef struct {
 typedef struct StepRun {
     const StepBenchParams *params;
     SslGroups groups;
+    FsdpRanks ranks;
     Device *device; /* owned */
     bool gpu;
     Ops *ops; /* owned */
@@ -58,12 +60,14 @@ static void before_unit(void *context, int unit, NnPhase phase)
     Listener *listener = context;
     listener->started = clock_seconds();
     ops_timed_into(&listener->run->timed, &listener->run->part_seconds[part_of(listener, unit, phase)]);
+    nn_hooks_before(&listener->own, unit, phase);
 }
 
 static void after_unit(void *context, int unit, NnPhase phase)
 {
     Listener *listener = context;
     StepRun *run = listener->run;
+    nn_hooks_after(&listener->own, unit, phase);
     ops_timed_into(&run->timed, NULL);
     if (!run->gpu) run->part_seconds[part_of(listener, unit, phase)] += clock_seconds() - listener->started;
 }
@@ -75,19 +79,20 @@ static Status run_init(StepRun *run, const StepBenchParams *params, Error *error
     TRY(ssl_groups_deal(&run->groups, config, comm_rank(params->comm), comm_size(params->comm), error));
     OpsLimits limits = ssl_ops_limits(config, &run->groups);
     TRY(device_open(&run->device, params->device, 0, error));
+    TRY(fsdp_ranks_init(&run->ranks, config, params->comm, run->device, error));
     run->gpu = device_kind(run->device) != DEVICE_CPU;
     run->ops = ops_create(run->device, &limits, &(OpsOptions){.threads = params->threads});
     ops_timed_init(&run->timed, run->ops);
     SslMetaArch *ssl = &run->ssl;
     PixelNorm norm = pixel_levels_imagenet();
-    ssl_meta_arch_init(ssl, config, &run->groups, &norm, run->gpu ? run->ops : &run->timed.ops, params->comm);
+    ssl_meta_arch_init(ssl, config, &run->groups, &norm, run->gpu ? run->ops : &run->timed.ops, &run->ranks);
     param_groups_assign(&ssl->table, ssl->vit.config.depth, config->optim.layerwise_decay,
                         config->optim.patch_embed_lr_mult);
     ssl_meta_arch_initialise(ssl, (uint64_t)config->train.seed);
-    adamw_optimizer_init(&run->optimizer, &ssl->table, run->device, config->optim.adamw_beta1,
+    adamw_optimizer_init(&run->optimizer, &ssl->map, params->comm, run->device, config->optim.adamw_beta1,
                          config->optim.adamw_beta2);
-    run->student = (Listener){.run = run};
-    run->teacher = (Listener){.run = run, .teacher = true};
+    run->student = (Listener){.run = run, .own = ssl->student_hooks};
+    run->teacher = (Listener){.run = run, .teacher = true, .own = ssl->teacher_hooks};
     ssl->student_hooks = (NnHooks){&run->student, before_unit, after_unit};
     ssl->teacher_hooks = (NnHooks){&run->teacher, before_unit, after_unit};
     random_batch_init(&run->batch, config, &run->groups, run->device);
@@ -105,6 +110,7 @@ static void run_fini(StepRun *run)
     ssl_meta_arch_fini(&run->ssl);
     ops_timed_fini(&run->timed);
     ops_destroy(run->ops);
+    fsdp_ranks_fini(&run->ranks);
 }
 
 static void forget_times(StepRun *run)
@@ -137,7 +143,7 @@ static void one_step(void *context)
     ssl_meta_arch_forward_backward(ssl, &run->batch, step.schedule.teacher_temp);
     double gradients_done = clock_seconds();
     ops_timed_into(&run->timed, &run->part_seconds[STEP_OPTIMIZER]);
-    adamw_optimizer_step(&run->optimizer, ssl->ops, ssl->student, ssl->grads, ssl->control,
+    adamw_optimizer_step(&run->optimizer, ssl->ops, ssl->student, ssl->gradients.local, ssl->control,
                          tensor_rows(ssl->figures, 0, ssl->layout.dino_entropy), &step);
     double update_done = clock_seconds();
     ops_timed_into(&run->timed, &run->part_seconds[STEP_AVERAGE]);
@@ -196,10 +202,10 @@ static size_t peak_bytes(void)
 static void fill_memory(StepBench *result, const StepRun *run)
 {
     const SslMetaArch *ssl = &run->ssl;
-    size_t flat = (size_t)ssl->table.flat_count;
-    size_t reduced = (size_t)((ssl->student_reduced != NULL) + (ssl->teacher_reduced != NULL));
-    enum { FLAT_BUFFERS = 5 }; /* student, teacher, gradients, two moments */
-    result->weight_bytes = flat * (FLAT_BUFFERS * sizeof(float) + reduced * sizeof(uint16_t));
+    enum { LOCAL_VECTORS = 5 }; /* student, teacher, gradients, two moments */
+    result->weight_bytes = (size_t)ssl->map.count * LOCAL_VECTORS * sizeof(float) +
+                           sharded_weights_bytes(&ssl->student_copies) +
+                           sharded_weights_bytes(&ssl->teacher_copies) + ssl->gradients.bytes;
     result->step_bytes = ssl->step.capacity;
     result->scratch_bytes = run->ops->scratch->capacity;
     result->batch_bytes = batch_bytes(&run->batch);

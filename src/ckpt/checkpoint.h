@@ -16,7 +16,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "comm/comm.h"
-#include "tensor/param_table.h"
+#include "fsdp/shard_map.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -40,12 +40,13 @@ typedef struct {
     char version[64];       /* of the program */
 } CheckpointMeta;
 
-/* What is saved and loaded: full copies on every rank. All borrowed. */
+/* What is saved and loaded: this rank's part, in host memory. All borrowed. */
 typedef struct {
-    const ParamTable *table;
-    /* [table->flat_count] each, at the table's offsets */
+    const ShardMap *map;
+    /* [map->count] each */
     float *student, *teacher, *exp_avg, *exp_avg_sq;
-    float *dino_center, *ibot_center; /* [count] each, pending updates applied; NULL: none */
+    float *dino_center,
+        *ibot_center; /* [count] each, whole on every rank, pending updates applied; NULL: none */
     int64_t dino_center_count, ibot_center_count;
     CheckpointMeta meta;
 } CheckpointState;
@@ -79,14 +80,14 @@ Status checkpoint_read_meta(const char *path, CheckpointMeta *meta, Comm *comm, 
 void checkpoint_meta_fini(CheckpointMeta *meta);
 
 /* Fills state's arrays and meta (config then owned, checkpoint_meta_fini) from a file whose tensors are
- * exactly those of state->table; padding between tensors becomes zero. All checksums are verified, the work
- * dealt over the ranks. STATUS_INPUT: unreadable, another architecture (the line says the first difference),
- * a wrong checksum (names the tensor). */
+ * exactly those of state->map's table, whatever ranks and strategies saved it; padding between tensors
+ * becomes zero. All checksums are verified, the work dealt over the ranks. STATUS_INPUT: unreadable, another
+ * architecture (the line says the first difference), a wrong checksum (names the tensor). */
 Status checkpoint_load(const char *path, CheckpointState *state, Comm *comm, Error *error);
 
-/* The backbone's weights of one role into flat[table->flat_count]; other modules of `table` are untouched.
+/* This rank's part of the backbone's weights of one role into local[map->count]; other modules are untouched.
  * Works on full files and on those of checkpoint_save_teacher. */
-Status checkpoint_load_backbone(const char *path, CheckpointRole role, const ParamTable *table, float *flat,
+Status checkpoint_load_backbone(const char *path, CheckpointRole role, const ShardMap *map, float *local,
                                 Comm *comm, Error *error);
 
 #endif

@@ -104,7 +104,7 @@ Status checkpoint_io_read(const char *path, const CheckpointLayout *layout, Erro
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return status_fail(error, STATUS_INPUT, "%s: cannot open: %s", path, strerror(errno));
-    CheckpointPieces pieces = checkpoint_layout_deal(layout, 0, 1);
+    CheckpointPieces pieces = checkpoint_layout_deal(layout, CHECKPOINT_HELD);
     Status status = STATUS_OK;
 #pragma omp parallel for schedule(dynamic)
     for (int64_t i = 0; i < pieces.count; i++) {

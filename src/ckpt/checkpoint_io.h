@@ -9,7 +9,7 @@
 Status checkpoint_io_write(const char *path, const CheckpointLayout *layout, CheckpointPieces *pieces,
                            Error *error);
 
-/* Reads every tensor of the layout whole. */
+/* Reads what this rank holds of every tensor. */
 Status checkpoint_io_read(const char *path, const CheckpointLayout *layout, Error *error);
 
 /* Computes the checksums of pieces in memory. */

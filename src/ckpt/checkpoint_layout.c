@@ -52,42 +52,48 @@ void checkpoint_layout_path(char *path, size_t size, const char *role, const Par
         if (*c == '.') *c = '/';
 }
 
-void checkpoint_layout_add_role(CheckpointLayout *layout, const char *role, const ParamTable *table,
-                                float *flat, bool backbone_only)
+void checkpoint_layout_add_role(CheckpointLayout *layout, const char *role, const ShardMap *map, float *local,
+                                bool backbone_only)
 {
-    for (int i = 0; i < table->count; i++) {
-        const Param *param = &table->params[i];
+    for (int i = 0; i < map->table->count; i++) {
+        const Param *param = &map->table->params[i];
         if (backbone_only && param->module != PARAM_BACKBONE) continue;
+        ShardRange range = shard_map_range(map, i);
         CheckpointTensor *tensor = append(layout);
         checkpoint_layout_path(tensor->path, sizeof tensor->path, role, param);
         tensor->ndim = param->ndim;
         memcpy(tensor->shape, param->shape, sizeof tensor->shape);
         tensor->count = param->count;
-        tensor->data = flat + param->offset;
+        tensor->start = range.start;
+        tensor->held = range.count;
+        tensor->data = local + range.local;
+        tensor->replica = map->modules[param->module].replica;
+        tensor->replicas = map->modules[param->module].replicas;
     }
 }
 
-void checkpoint_layout_add_vector(CheckpointLayout *layout, const char *path, float *data, int64_t count)
+/* A vector that every rank has. */
+static void add_vector(CheckpointLayout *layout, const char *path, float *data, int64_t count,
+                       const Comm *comm)
 {
+    if (!data) return;
     CheckpointTensor *tensor = append(layout);
     snprintf(tensor->path, sizeof tensor->path, "%s", path);
     tensor->ndim = 1;
-    tensor->shape[0] = tensor->count = count;
+    tensor->shape[0] = tensor->count = tensor->held = count;
     tensor->data = data;
+    tensor->replica = comm_rank(comm);
+    tensor->replicas = comm_size(comm);
 }
 
-void checkpoint_layout_add_state(CheckpointLayout *layout, const CheckpointState *state)
+void checkpoint_layout_add_state(CheckpointLayout *layout, const CheckpointState *state, const Comm *comm)
 {
-    checkpoint_layout_add_role(layout, "/student", state->table, state->student, false);
-    checkpoint_layout_add_role(layout, "/teacher", state->table, state->teacher, false);
-    checkpoint_layout_add_role(layout, "/optimizer/exp_avg", state->table, state->exp_avg, false);
-    checkpoint_layout_add_role(layout, "/optimizer/exp_avg_sq", state->table, state->exp_avg_sq, false);
-    if (state->dino_center)
-        checkpoint_layout_add_vector(layout, "/loss/dino_center", state->dino_center,
-                                     state->dino_center_count);
-    if (state->ibot_center)
-        checkpoint_layout_add_vector(layout, "/loss/ibot_center", state->ibot_center,
-                                     state->ibot_center_count);
+    checkpoint_layout_add_role(layout, "/student", state->map, state->student, false);
+    checkpoint_layout_add_role(layout, "/teacher", state->map, state->teacher, false);
+    checkpoint_layout_add_role(layout, "/optimizer/exp_avg", state->map, state->exp_avg, false);
+    checkpoint_layout_add_role(layout, "/optimizer/exp_avg_sq", state->map, state->exp_avg_sq, false);
+    add_vector(layout, "/loss/dino_center", state->dino_center, state->dino_center_count, comm);
+    add_vector(layout, "/loss/ibot_center", state->ibot_center, state->ibot_center_count, comm);
 }
 
 void checkpoint_layout_fini(CheckpointLayout *layout)
@@ -96,36 +102,63 @@ void checkpoint_layout_fini(CheckpointLayout *layout)
     *layout = (CheckpointLayout){0};
 }
 
-static int64_t elements(const CheckpointLayout *layout)
+int64_t checkpoint_layout_bytes(const CheckpointLayout *layout)
 {
     int64_t sum = 0;
     for (int64_t t = 0; t < layout->count; t++)
         sum += layout->tensors[t].count;
-    return sum;
+    return sum * (int64_t)sizeof(float);
 }
 
-int64_t checkpoint_layout_bytes(const CheckpointLayout *layout)
+static void add_piece(CheckpointPieces *pieces, int64_t *capacity, CheckpointPiece piece)
 {
-    return elements(layout) * (int64_t)sizeof(float);
+    size_t size = sizeof *pieces->pieces;
+    if (pieces->count == *capacity) {
+        *capacity = *capacity ? 2 * *capacity : 256;
+        pieces->pieces = memory_grow(pieces->pieces, (size_t)pieces->count * size, (size_t)*capacity * size);
+    }
+    pieces->pieces[pieces->count++] = piece;
 }
 
-CheckpointPieces checkpoint_layout_deal(const CheckpointLayout *layout, int rank, int size)
+/* Of the tensors that `replicas` ranks hold alike, one after the other as one run of elements, the pieces in
+ * part `part` of `parts`. */
+static void deal_alike(const CheckpointLayout *layout, int replicas, int part, int parts,
+                       CheckpointPieces *pieces, int64_t *capacity)
 {
-    int64_t total = elements(layout), quotient = total / size, rest = total % size;
-    int64_t begin = quotient * rank + (rank < rest ? rank : rest);
-    int64_t end = begin + quotient + (rank < rest ? 1 : 0);
-    CheckpointPieces pieces = {.pieces =
-                                   memory_alloc_array((size_t)layout->count + 1, sizeof(CheckpointPiece))};
-    int64_t first = 0; /* of the tensor, in the concatenation of all */
-    for (int64_t t = 0; t < layout->count; first += layout->tensors[t].count, t++) {
+    int64_t total = 0, before = 0;
+    for (int64_t t = 0; t < layout->count; t++)
+        if (layout->tensors[t].replicas == replicas) total += layout->tensors[t].held;
+    int64_t begin = total / parts * part + (part < total % parts ? part : total % parts);
+    int64_t end = begin + total / parts + (part < total % parts);
+    for (int64_t t = 0; t < layout->count; t++) {
         const CheckpointTensor *tensor = &layout->tensors[t];
-        int64_t from = begin > first ? begin - first : 0;
-        int64_t to = end < first + tensor->count ? end - first : tensor->count;
-        for (; from < to; from += CHECKPOINT_PIECE_MAX) {
-            int64_t count = to - from < CHECKPOINT_PIECE_MAX ? to - from : CHECKPOINT_PIECE_MAX;
-            pieces.pieces[pieces.count++] =
-                (CheckpointPiece){.tensor = t, .start = from, .count = count, .data = tensor->data + from};
+        if (tensor->replicas != replicas) continue;
+        int64_t first = begin > before ? begin - before : 0;
+        int64_t last = end - before < tensor->held ? end - before : tensor->held;
+        for (int64_t at = first; at < last; at += CHECKPOINT_PIECE_MAX) {
+            int64_t count = last - at < CHECKPOINT_PIECE_MAX ? last - at : CHECKPOINT_PIECE_MAX;
+            add_piece(
+                pieces, capacity,
+                (CheckpointPiece){
+                    .tensor = t, .start = tensor->start + at, .count = count, .data = tensor->data + at});
         }
+        before += tensor->held;
+    }
+}
+
+CheckpointPieces checkpoint_layout_deal(const CheckpointLayout *layout, CheckpointDeal deal)
+{
+    CheckpointPieces pieces = {0};
+    int64_t capacity = 0;
+    for (int64_t t = 0; t < layout->count; t++) {
+        const CheckpointTensor *tensor = &layout->tensors[t];
+        int64_t earlier = 0;
+        while (layout->tensors[earlier].replicas != tensor->replicas)
+            earlier++;
+        if (earlier < t) continue; /* dealt with its like */
+        bool held = deal == CHECKPOINT_HELD;
+        deal_alike(layout, tensor->replicas, held ? 0 : tensor->replica, held ? 1 : tensor->replicas, &pieces,
+                   &capacity);
     }
     return pieces;
 }

@@ -1,8 +1,8 @@
 /* checkpoint_layout.h - inside src/ckpt only: which tensors a file holds, and which bytes of them are whose.
  *
- * A rank's part is a list of pieces, each one row-major range of one tensor with the memory it lies in.
- * Writing, reading and checksums know pieces alone. Today every rank has full copies and the pieces are an
- * even deal; a sharded state will hand in the pieces that it owns.
+ * A rank holds a row-major range of each tensor (fsdp/shard_map.h), which may be empty or all of it. What it
+ * reads is that; what it writes and proves is its share of that: ranks that hold the same range deal it among
+ * themselves. Both are lists of pieces, each a range of one tensor with the memory it lies in.
  */
 #ifndef DINOBATCH_CKPT_CHECKPOINT_LAYOUT_H
 #define DINOBATCH_CKPT_CHECKPOINT_LAYOUT_H
@@ -13,10 +13,12 @@ typedef struct {
     char path[160]; /* in the file: "/student/backbone/blocks/0/attn/qkv/weight" */
     int ndim;
     int64_t shape[TENSOR_MAX_DIMS];
-    int64_t count;  /* elements, float32 */
-    float *data;    /* all of it, in this rank's memory; borrowed */
-    int64_t offset; /* bytes from the start of the file */
-    uint32_t crc;   /* on rank 0, after checkpoint_layout_combine or from the file */
+    int64_t count;         /* elements, float32 */
+    int64_t start, held;   /* this rank holds elements [start, start + held), */
+    float *data;           /* here; borrowed */
+    int replica, replicas; /* as number `replica` of `replicas` ranks that do */
+    int64_t offset;        /* bytes from the start of the file */
+    uint32_t crc;          /* on rank 0, after checkpoint_layout_combine or from the file */
 } CheckpointTensor;
 
 typedef struct {
@@ -41,16 +43,13 @@ typedef struct {
     int64_t count;
 } CheckpointPieces;
 
-/* Adds the tensors of one role, "/student", from flat[table->flat_count]; the backbone alone or all modules.
- */
-void checkpoint_layout_add_role(CheckpointLayout *layout, const char *role, const ParamTable *table,
-                                float *flat, bool backbone_only);
+/* Adds the tensors of one role, "/student", from local[map->count]; the backbone alone or all modules. */
+void checkpoint_layout_add_role(CheckpointLayout *layout, const char *role, const ShardMap *map, float *local,
+                                bool backbone_only);
 
-/* Adds a vector. */
-void checkpoint_layout_add_vector(CheckpointLayout *layout, const char *path, float *data, int64_t count);
-
-/* Everything that checkpoint_save writes of a state. */
-void checkpoint_layout_add_state(CheckpointLayout *layout, const CheckpointState *state);
+/* Everything that checkpoint_save writes of a state. Not collective; COMM says how many ranks hold what is
+ * not cut. */
+void checkpoint_layout_add_state(CheckpointLayout *layout, const CheckpointState *state, const Comm *comm);
 
 void checkpoint_layout_fini(CheckpointLayout *layout);
 
@@ -59,8 +58,9 @@ void checkpoint_layout_path(char *path, size_t size, const char *role, const Par
 
 int64_t checkpoint_layout_bytes(const CheckpointLayout *layout);
 
-/* Rank `rank`'s even share of all elements, in order. */
-CheckpointPieces checkpoint_layout_deal(const CheckpointLayout *layout, int rank, int size);
+/* All that this rank holds, or its share of what it and others hold. */
+typedef enum { CHECKPOINT_HELD, CHECKPOINT_SHARE } CheckpointDeal;
+CheckpointPieces checkpoint_layout_deal(const CheckpointLayout *layout, CheckpointDeal deal);
 void checkpoint_layout_pieces_fini(CheckpointPieces *pieces);
 
 /* crcs[layout->count] of whole tensors, from all ranks' pieces, the same on every rank. The pieces together

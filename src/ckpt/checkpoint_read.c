@@ -247,7 +247,7 @@ static void share_directory(CheckpointLayout *layout, uint32_t *crcs, Comm *comm
 static Status verify(const char *path, const CheckpointLayout *layout, const uint32_t *expected, Comm *comm,
                      Error *error)
 {
-    CheckpointPieces pieces = checkpoint_layout_deal(layout, comm_rank(comm), comm_size(comm));
+    CheckpointPieces pieces = checkpoint_layout_deal(layout, CHECKPOINT_SHARE);
     uint32_t *found = memory_alloc_array((size_t)layout->count + 1, sizeof *found);
     checkpoint_io_checksum(&pieces);
     checkpoint_layout_combine(layout, &pieces, found, comm);
@@ -290,25 +290,25 @@ Status checkpoint_load(const char *path, CheckpointState *state, Comm *comm, Err
 {
     static const char *const roots[] = {"/student", "/teacher", "/optimizer/exp_avg", "/optimizer/exp_avg_sq",
                                         NULL};
-    size_t bytes = (size_t)state->table->flat_count * sizeof(float);
+    size_t bytes = (size_t)state->map->count * sizeof(float);
     float *const flats[] = {state->student, state->teacher, state->exp_avg, state->exp_avg_sq};
     for (int i = 0; i < 4; i++)
         memset(flats[i], 0, bytes); /* the padding */
     CheckpointLayout layout = {0};
-    checkpoint_layout_add_state(&layout, state);
+    checkpoint_layout_add_state(&layout, state, comm);
     Status status = read_file(path, &layout, roots, &state->meta, comm, error);
     checkpoint_layout_fini(&layout);
     return status;
 }
 
-Status checkpoint_load_backbone(const char *path, CheckpointRole role, const ParamTable *table, float *flat,
+Status checkpoint_load_backbone(const char *path, CheckpointRole role, const ShardMap *map, float *local,
                                 Comm *comm, Error *error)
 {
     const char *name = role == CHECKPOINT_TEACHER ? "/teacher" : "/student";
     const char *root = role == CHECKPOINT_TEACHER ? "/teacher/backbone" : "/student/backbone";
     const char *const roots[] = {root, NULL};
     CheckpointLayout layout = {0};
-    checkpoint_layout_add_role(&layout, name, table, flat, true);
+    checkpoint_layout_add_role(&layout, name, map, local, true);
     Status status = read_file(path, &layout, roots, NULL, comm, error);
     checkpoint_layout_fini(&layout);
     return status;

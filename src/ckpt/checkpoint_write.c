@@ -79,7 +79,7 @@ static Status write_together(const char *path, const char *temporary, Checkpoint
     Status status = rank == 0 ? lay_out(path, temporary, layout, meta, error) : STATUS_OK;
     TRY(comm_agree(comm, status, error));
     share_offsets(layout, comm);
-    CheckpointPieces pieces = checkpoint_layout_deal(layout, rank, comm_size(comm));
+    CheckpointPieces pieces = checkpoint_layout_deal(layout, CHECKPOINT_SHARE);
     status = comm_agree(comm, checkpoint_io_write(temporary, layout, &pieces, error), error);
     if (status == STATUS_OK) {
         uint32_t *crcs = memory_alloc_array((size_t)layout->count + 1, sizeof *crcs);
@@ -122,7 +122,7 @@ Status checkpoint_save(const char *folder, const CheckpointState *state, int kee
     int64_t iteration = state->meta.iteration;
     TRY(retention_path(folder, iteration, path, sizeof path, error)); /* the same on every rank */
     CheckpointLayout layout = {0};
-    checkpoint_layout_add_state(&layout, state);
+    checkpoint_layout_add_state(&layout, state, comm);
     Status status = write_file(path, &layout, &state->meta, comm, error);
     checkpoint_layout_fini(&layout);
     TRY(status);
@@ -136,7 +136,7 @@ Status checkpoint_save(const char *folder, const CheckpointState *state, int kee
 Status checkpoint_save_teacher(const char *path, const CheckpointState *state, Comm *comm, Error *error)
 {
     CheckpointLayout layout = {0};
-    checkpoint_layout_add_role(&layout, "/teacher", state->table, state->teacher, false);
+    checkpoint_layout_add_role(&layout, "/teacher", state->map, state->teacher, false);
     Status status = write_file(path, &layout, &state->meta, comm, error);
     checkpoint_layout_fini(&layout);
     return status;

@@ -89,7 +89,7 @@ const ConfigKey CONFIG_KEYS_TRAIN[] = {
     {CONFIG_KEY(checkpoint.keep, "3", "newest checkpoints that stay on disk; 0 = all"), .low = 0, .high = 1e6,
      .may_change = true, .ours = true},
     {CONFIG_KEY(checkpoint.async, "false", "write checkpoints while the next steps run"), .may_change = true,
-     .ours = true, .later = "checkpoints are written between steps for now"},
+     .ours = true},
     {CONFIG_KEY(checkpoint.on_error, "stop",
                 "what follows a checkpoint that could not be written: the run ends with status 1, or it goes "
                 "on (without metrics that cannot be written either) and tries again after the next period; "
@@ -109,9 +109,8 @@ const ConfigKey CONFIG_KEYS_TRAIN[] = {
      .works = 1u << CONFIG_ATTENTION_AUTO | 1u << CONFIG_ATTENTION_SM80, .may_change = true, .ours = true,
      .later = "there is one attention kernel so far, for sm_80 and later"},
     {CONFIG_KEY(compute.ranks_per_node, "0",
-                "imitate nodes of this many ranks; 0 = as the launcher placed them"),
-     .low = 0, .high = 65536, .may_change = true, .ours = true,
-     .later = "nodes matter to HYBRID_SHARD only, which is not built yet"},
+                "ranks of a node as HYBRID_SHARD takes it; 0 = as the launcher placed them"),
+     .low = 0, .high = 65536, .may_change = true, .ours = true},
 };
 
 const int CONFIG_KEYS_TRAIN_COUNT = sizeof CONFIG_KEYS_TRAIN / sizeof *CONFIG_KEYS_TRAIN;

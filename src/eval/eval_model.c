@@ -114,7 +114,9 @@ void eval_model_place(EvalModel *model, Device *device)
         model->reduced = device_alloc(device, (size_t)n * sizeof *model->reduced);
         ops->cast(ops, tensor_1d(model->reduced, asked, n), tensor_1d(model->placed, DTYPE_F32, n));
     }
-    model->weights = (Weights){&model->table, model->placed, model->reduced, asked};
+    model->weights = (Weights){.master = param_values_flat(&model->table, model->placed),
+                               .reduced = model->reduced,
+                               .reduced_dtype = asked};
     model->backbone.levels = pixel_levels_create(device, &model->norm);
     ops_destroy(ops);
 }
@@ -136,8 +138,11 @@ Status eval_model_load(EvalModel *model, const char *path, CheckpointRole role, 
     checkpoint_meta_fini(&meta);
     TRY(status);
     build(model);
-    TRY(checkpoint_load_backbone(model->path, role, &model->table, model->flat, comm, error));
-    return STATUS_OK;
+    ShardMap map;
+    shard_map_init_whole(&map, &model->table, comm);
+    status = checkpoint_load_backbone(model->path, role, &map, model->flat, comm, error);
+    shard_map_fini(&map);
+    return status;
 }
 
 Status eval_model_untrained(EvalModel *model, const Config *config, Error *error)

@@ -253,15 +253,18 @@ static EvalLoaderParams loader_params(const FeatureExtractor *extractor, int64_t
     return params;
 }
 
-/* All batches of this rank's part. Not collective. */
+/* All batches of this rank's part, and as many passes as the rank with the most batches makes, whatever
+ * happens: gathering sharded weights is everybody's work. Collective if the backbone's hooks are. */
 static Status extract_part(const FeatureExtractor *extractor, const Ops *ops, FeatureWork *work,
-                           EvalLoader *loader, int64_t images, FeatureRows *rows, Error *error)
+                           EvalLoader *loader, int64_t images, int64_t passes, FeatureRows *rows,
+                           Error *error)
 {
     Progress progress =
         progress_begin(extractor->log, extractor->what, 0, images, images / PROGRESS_LINES + 1);
     progress.unit = "images";
     Status status = STATUS_OK;
-    for (;;) {
+    int64_t made = 0;
+    for (;; made++) {
         EvalBatch *batch = NULL;
         status = eval_loader_next(loader, &batch, error);
         if (status != STATUS_OK || !batch) break;
@@ -271,6 +274,8 @@ static Status extract_part(const FeatureExtractor *extractor, const Ops *ops, Fe
         eval_loader_release(loader, batch);
         progress_update(&progress, rows->count + rows->skipped, "");
     }
+    for (; made < passes && extractor->backbone; made++)
+        vit_walk_forward(extractor->backbone->vit, extractor->backbone->hooks);
     progress_end(&progress);
     return status;
 }
@@ -298,9 +303,12 @@ Status feature_extractor_run(const FeatureExtractor *extractor, const Ops *ops, 
     FeatureWork work = work_create(extractor, ops->device);
     EvalLoaderParams params = loader_params(extractor, first, last);
     EvalLoader *loader = NULL;
-    Status status = eval_loader_create(&loader, &params, set, error);
-    if (status == STATUS_OK) status = extract_part(extractor, ops, &work, loader, last - first, rows, error);
-    status = comm_agree(comm, status, error);
+    int64_t passes = (last - first + extractor->input.batch_size - 1) / extractor->input.batch_size;
+    comm_all_reduce(comm, &passes, 1, DTYPE_I64, COMM_MAX, NULL);
+    Status status = comm_agree(comm, eval_loader_create(&loader, &params, set, error), error);
+    if (status == STATUS_OK)
+        status = comm_agree(
+            comm, extract_part(extractor, ops, &work, loader, last - first, passes, rows, error), error);
     if (status == STATUS_OK) tell_corrupt(data_set_corrupt(set), comm, extractor->log);
     eval_loader_destroy(loader);
     work_destroy(&work, ops->device);

@@ -21,20 +21,25 @@ static int64_t width_out(const DinoHead *head, int64_t layer)
 void dino_head_build(DinoHead *head, const DinoHeadConfig *config, ParamModule module, ParamTable *table)
 {
     CHECK(config->nlayers >= 1 && config->nlayers <= DINO_HEAD_MAX_LAYERS);
-    *head = (DinoHead){.config = *config, .unit = param_table_begin_unit(table)};
+    *head = (DinoHead){.config = *config, .unit = param_table_begin_unit(table, module)};
     for (int64_t i = 0; i < config->nlayers; i++) {
         char prefix[24] = "mlp."; /* a single product has no index in the reference's names */
         if (config->nlayers > 1) snprintf(prefix, sizeof prefix, "mlp.%lld.", (long long)(2 * i));
-        ParamSpec weight = {
-            module, PARAM_INIT_TRUNCATED_NORMAL, 0.02, 2, {width_out(head, i), width_in(head, i)}};
+        ParamSpec weight = {module,
+                            PARAM_INIT_TRUNCATED_NORMAL,
+                            0.02,
+                            2,
+                            {width_out(head, i), width_in(head, i)},
+                            PARAM_READ_REDUCED};
         head->weight[i] = param_table_add(table, &weight, prefix, "weight");
-        ParamSpec bias = {module, PARAM_INIT_CONSTANT, 0.0, 1, {width_out(head, i)}};
+        ParamSpec bias = {module, PARAM_INIT_CONSTANT, 0.0, 1, {width_out(head, i)}, PARAM_READ_EXACT};
         head->bias[i] = param_table_add(table, &bias, prefix, "bias");
     }
-    ParamSpec g = {module, PARAM_INIT_CONSTANT, 1.0, 2, {config->prototypes, 1}};
+    ParamSpec g = {module, PARAM_INIT_CONSTANT, 1.0, 2, {config->prototypes, 1}, PARAM_READ_EXACT};
     head->weight_g = param_table_add(table, &g, "last_layer.", "weight_g");
     double bound = 1.0 / sqrt((double)config->bottleneck_dim);
-    ParamSpec v = {module, PARAM_INIT_UNIFORM, bound, 2, {config->prototypes, config->bottleneck_dim}};
+    ParamSpec v = {module,         PARAM_INIT_UNIFORM, bound, 2, {config->prototypes, config->bottleneck_dim},
+                   PARAM_READ_BOTH};
     head->weight_v = param_table_add(table, &v, "last_layer.", "weight_v");
 }
 
@@ -81,10 +86,9 @@ void dino_head_forward(const DinoHead *head, const Ops *ops, const Weights *weig
 }
 
 void dino_head_backward(const DinoHead *head, const Ops *ops, const Weights *weights,
-                        DinoHeadActivations *acts, Tensor din, Tensor d_bottleneck, float *grads,
+                        DinoHeadActivations *acts, Tensor din, Tensor d_bottleneck, ParamValues grads,
                         const NnHooks *hooks)
 {
-    const ParamTable *t = weights->table;
     int64_t n = acts->in.shape[0], last = head->config.nlayers - 1;
     nn_hooks_before(hooks, head->unit, NN_BACKWARD);
     Tensor dy = tensor_2d(acts->d_wide.data, acts->act, n, head->config.bottleneck_dim);
@@ -96,8 +100,8 @@ void dino_head_backward(const DinoHead *head, const Ops *ops, const Weights *wei
         Tensor dx = straight ? din : tensor_2d(spare, acts->act, n, width_in(head, i));
         ops->linear_backward_input(ops, dx, dy, weights_matrix(weights, head->weight[i]));
         if (i > 0) ops->gelu_backward(ops, dx, x, dx, acts->pre[i - 1]);
-        ops->linear_backward_weight(ops, param_matrix_view(t, head->weight[i], grads),
-                                    param_vector_view(t, head->bias[i], grads), dy, x);
+        ops->linear_backward_weight(ops, param_matrix_view(grads, head->weight[i]),
+                                    param_vector_view(grads, head->bias[i]), dy, x);
         if (i == 0 && !straight) ops->cast(ops, din, dx);
         spare = dy.data;
         dy = dx;

@@ -53,7 +53,7 @@ void dino_head_forward(const DinoHead *head, const Ops *ops, const Weights *weig
 /* din[n, in_dim] fp32 written from d_bottleneck[n, bottleneck]; MLP gradients added to the flat `grads`. The
  * last layer's gradient is the loss's business (prototype_cross_entropy, then weight_norm_backward). */
 void dino_head_backward(const DinoHead *head, const Ops *ops, const Weights *weights,
-                        DinoHeadActivations *acts, Tensor din, Tensor d_bottleneck, float *grads,
+                        DinoHeadActivations *acts, Tensor din, Tensor d_bottleneck, ParamValues grads,
                         const NnHooks *hooks);
 
 #endif

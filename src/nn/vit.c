@@ -14,25 +14,28 @@ static void build_embeddings(Vit *vit, ParamTable *table)
 {
     const VitConfig *c = &vit->config;
     int64_t D = c->embed_dim, p = c->patch_size;
-    vit->embed_unit = param_table_begin_unit(table);
-    ParamSpec cls = {PARAM_BACKBONE, PARAM_INIT_NORMAL, TOKEN_STD, 3, {1, 1, D}};
+    vit->embed_unit = param_table_begin_unit(table, PARAM_BACKBONE);
+    ParamSpec cls = {PARAM_BACKBONE, PARAM_INIT_NORMAL, TOKEN_STD, 3, {1, 1, D}, PARAM_READ_EXACT};
     vit->cls_token = param_table_add(table, &cls, "cls_token", "");
     ParamSpec pos = {
-        PARAM_BACKBONE, PARAM_INIT_TRUNCATED_NORMAL, POSITION_STD, 3, {1, 1 + vit->grid * vit->grid, D}};
+        PARAM_BACKBONE,  PARAM_INIT_TRUNCATED_NORMAL, POSITION_STD, 3, {1, 1 + vit->grid * vit->grid, D},
+        PARAM_READ_EXACT};
     vit->pos_embed = param_table_add(table, &pos, "pos_embed", "");
     vit->register_tokens = -1;
     if (c->num_register_tokens > 0) {
         ParamSpec registers = {
-            PARAM_BACKBONE, PARAM_INIT_NORMAL, TOKEN_STD, 3, {1, c->num_register_tokens, D}};
+            PARAM_BACKBONE,  PARAM_INIT_NORMAL, TOKEN_STD, 3, {1, c->num_register_tokens, D},
+            PARAM_READ_EXACT};
         vit->register_tokens = param_table_add(table, &registers, "register_tokens", "");
     }
-    ParamSpec mask = {PARAM_BACKBONE, PARAM_INIT_CONSTANT, 0.0, 2, {1, D}};
+    ParamSpec mask = {PARAM_BACKBONE, PARAM_INIT_CONSTANT, 0.0, 2, {1, D}, PARAM_READ_EXACT};
     vit->mask_token = param_table_add(table, &mask, "mask_token", "");
     double bound =
         1.0 / sqrt((double)(VIT_IMAGE_CHANNELS * p * p)); /* the framework's default for a convolution */
-    ParamSpec weight = {PARAM_BACKBONE, PARAM_INIT_UNIFORM, bound, 4, {D, VIT_IMAGE_CHANNELS, p, p}};
+    ParamSpec weight = {PARAM_BACKBONE,    PARAM_INIT_UNIFORM, bound, 4, {D, VIT_IMAGE_CHANNELS, p, p},
+                        PARAM_READ_REDUCED};
     vit->patch_weight = param_table_add(table, &weight, "patch_embed.proj.weight", "");
-    ParamSpec bias = {PARAM_BACKBONE, PARAM_INIT_UNIFORM, bound, 1, {D}};
+    ParamSpec bias = {PARAM_BACKBONE, PARAM_INIT_UNIFORM, bound, 1, {D}, PARAM_READ_EXACT};
     vit->patch_bias = param_table_add(table, &bias, "patch_embed.proj.bias", "");
 }
 
@@ -61,12 +64,12 @@ void vit_build(Vit *vit, const VitConfig *config, ParamTable *table)
             snprintf(prefix, sizeof prefix, "blocks.%lld.%lld.", (long long)(i / chunk_size), (long long)i);
         else
             snprintf(prefix, sizeof prefix, "blocks.%lld.", (long long)i);
-        if (i % chunk_size == 0) param_table_begin_unit(table);
+        if (i % chunk_size == 0) param_table_begin_unit(table, PARAM_BACKBONE);
         vit->blocks[i] = vit_block_build(table, PARAM_BACKBONE, &spec, prefix);
     }
 
-    vit->norm_unit = param_table_begin_unit(table);
-    ParamSpec norm = {PARAM_BACKBONE, PARAM_INIT_CONSTANT, 1.0, 1, {c->embed_dim}};
+    vit->norm_unit = param_table_begin_unit(table, PARAM_BACKBONE);
+    ParamSpec norm = {PARAM_BACKBONE, PARAM_INIT_CONSTANT, 1.0, 1, {c->embed_dim}, PARAM_READ_EXACT};
     vit->norm_weight = param_table_add(table, &norm, "norm.weight", "");
     norm.init_value = 0.0;
     vit->norm_bias = param_table_add(table, &norm, "norm.bias", "");

@@ -112,15 +112,19 @@ void vit_forward(const Vit *vit, const Ops *ops, const Weights *weights, VitPass
 void vit_norm_forward(const Vit *vit, const Ops *ops, const Weights *weights, Tensor x, Tensor rows,
                       Tensor out, Tensor stats, const NnHooks *hooks);
 
+/* Tells hooks what a forward pass with its final norm would touch, without one: hooks may need every rank's
+ * part in it, also that of a rank that has nothing to compute. */
+void vit_walk_forward(const Vit *vit, const NnHooks *hooks);
+
 /* Adds the gradient dout[n, D] to pass->dx (zeroed by the caller) at rows (distinct) and to the norm's
  * parameters. */
 void vit_norm_backward(const Vit *vit, const Ops *ops, const Weights *weights, VitPass *pass, Tensor rows,
-                       Tensor dout, Tensor stats, float *grads, const NnHooks *hooks);
+                       Tensor dout, Tensor stats, ParamValues grads, const NnHooks *hooks);
 
 /* From pass->dx, the gradient of x_prenorm, to all parameters (added to flat `grads`). dimages: NULL, or per
  * set a tensor like the images that receives their gradient. Overwrites pass->dx, pass->inputs and the patch
  * activations. */
-void vit_backward(const Vit *vit, const Ops *ops, const Weights *weights, VitPass *pass, float *grads,
+void vit_backward(const Vit *vit, const Ops *ops, const Weights *weights, VitPass *pass, ParamValues grads,
                   const Tensor *dimages, const NnHooks *hooks);
 
 #endif

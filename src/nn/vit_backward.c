@@ -4,24 +4,22 @@
 #include <string.h>
 
 void vit_norm_backward(const Vit *vit, const Ops *ops, const Weights *weights, VitPass *pass, Tensor rows,
-                       Tensor dout, Tensor stats, float *grads, const NnHooks *hooks)
+                       Tensor dout, Tensor stats, ParamValues grads, const NnHooks *hooks)
 {
-    const ParamTable *t = weights->table;
     nn_hooks_before(hooks, vit->norm_unit, NN_BACKWARD);
-    ops->layer_norm_backward(ops, pass->dx, param_vector_view(t, vit->norm_weight, grads),
-                             param_vector_view(t, vit->norm_bias, grads), tensor_none(), dout, pass->x, rows,
+    ops->layer_norm_backward(ops, pass->dx, param_vector_view(grads, vit->norm_weight),
+                             param_vector_view(grads, vit->norm_bias), tensor_none(), dout, pass->x, rows,
                              stats, weights_vector(weights, vit->norm_weight), tensor_none());
     nn_hooks_after(hooks, vit->norm_unit, NN_BACKWARD);
 }
 
 static void embed_set_backward(const Vit *vit, const Ops *ops, const Weights *w, VitPass *pass, int set,
-                               float *grads, Tensor dimage)
+                               ParamValues grads, Tensor dimage)
 {
-    const ParamTable *t = w->table;
     const VitCrops *crops = &pass->input.sets[set];
     const PackedSet *packed = &pass->pack.sets[set];
     int64_t D = vit->config.embed_dim, p = vit->config.patch_size;
-    Tensor d_native = tensor_as_2d(param_vector_view(t, vit->pos_embed, grads), 1 + vit->grid * vit->grid, D);
+    Tensor d_native = tensor_as_2d(param_vector_view(grads, vit->pos_embed), 1 + vit->grid * vit->grid, D);
     bool resampled = tensor_given(pass->position[set]);
     Tensor d_position = d_native;
     if (resampled) {
@@ -30,15 +28,14 @@ static void embed_set_backward(const Vit *vit, const Ops *ops, const Weights *w,
     }
     Tensor d_projected = pass->projected[set]; /* the projection itself is not needed any more */
     Tensor dx = tensor_rows(pass->dx, packed->first_row, packed->sequences * packed->tokens_each);
-    ops->embed_tokens_backward(ops, d_projected, param_vector_view(t, vit->mask_token, grads),
-                               param_vector_view(t, vit->cls_token, grads),
-                               param_vector_view(t, vit->register_tokens, grads), d_position, dx,
-                               crops->masks);
+    ops->embed_tokens_backward(ops, d_projected, param_vector_view(grads, vit->mask_token),
+                               param_vector_view(grads, vit->cls_token),
+                               param_vector_view(grads, vit->register_tokens), d_position, dx, crops->masks);
     if (resampled)
         ops->pos_embed_backward(ops, d_native, d_position, crops->height / p, crops->width / p,
                                 vit->config.interpolate_offset, vit->config.interpolate_antialias);
-    ops->linear_backward_weight(ops, param_matrix_view(t, vit->patch_weight, grads),
-                                param_vector_view(t, vit->patch_bias, grads), d_projected,
+    ops->linear_backward_weight(ops, param_matrix_view(grads, vit->patch_weight),
+                                param_vector_view(grads, vit->patch_bias), d_projected,
                                 pass->patch_rows[set]);
     if (tensor_given(dimage)) {
         Tensor d_patch_rows = pass->patch_rows[set];
@@ -47,7 +44,7 @@ static void embed_set_backward(const Vit *vit, const Ops *ops, const Weights *w,
     }
 }
 
-void vit_backward(const Vit *vit, const Ops *ops, const Weights *weights, VitPass *pass, float *grads,
+void vit_backward(const Vit *vit, const Ops *ops, const Weights *weights, VitPass *pass, ParamValues grads,
                   const Tensor *dimages, const NnHooks *hooks)
 {
     int64_t depth = vit->config.depth;

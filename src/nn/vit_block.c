@@ -23,7 +23,8 @@ static int add_matrix(ParamTable *table, ParamModule module, const char *prefix,
                       .init = PARAM_INIT_TRUNCATED_NORMAL,
                       .init_value = WEIGHT_STD,
                       .ndim = 2,
-                      .shape = {rows, columns}};
+                      .shape = {rows, columns},
+                      .read = PARAM_READ_REDUCED};
     return param_table_add(table, &spec, prefix, suffix);
 }
 
@@ -143,52 +144,49 @@ void vit_block_forward(const VitBlock *block, const Ops *ops, const Weights *wei
 /* The end of either branch's backward: dy[n, D] through the LayerNorm of the kept rows x into the residual
  * stream dx; the norm's output y is made again on the way. */
 static void norm_backward(const Ops *ops, const Weights *w, const int norm[2], Tensor y, Tensor dy, Tensor x,
-                          Tensor stats, Tensor rows, Tensor dx, float *grads)
+                          Tensor stats, Tensor rows, Tensor dx, ParamValues grads)
 {
-    ops->layer_norm_backward(ops, dx, param_vector_view(w->table, norm[0], grads),
-                             param_vector_view(w->table, norm[1], grads), y, dy, x, rows, stats,
-                             weights_vector(w, norm[0]), weights_vector(w, norm[1]));
+    ops->layer_norm_backward(ops, dx, param_vector_view(grads, norm[0]), param_vector_view(grads, norm[1]), y,
+                             dy, x, rows, stats, weights_vector(w, norm[0]), weights_vector(w, norm[1]));
 }
 
 static void ffn_branch_backward(const VitBlock *b, const Ops *ops, const Weights *w,
-                                const VitBlockActivations *a, Tensor dx, float *grads,
+                                const VitBlockActivations *a, Tensor dx, ParamValues grads,
                                 const VitBlockScratch *scratch)
 {
-    const ParamTable *t = w->table;
     int64_t n = a->ffn.tokens, D = b->embed_dim;
     Tensor d_out = carve(scratch->narrow, n, D);
     Tensor d_hidden = carve(scratch->wide, n, b->hidden), hidden = d_hidden;
     Tensor d_hidden_in = carve(scratch->wider, n, a->hidden_in.shape[1]);
-    ops->residual_backward(ops, d_out, param_vector_view(t, b->ls2_gamma, grads), dx, a->out2, a->ffn.rows,
+    ops->residual_backward(ops, d_out, param_vector_view(grads, b->ls2_gamma), dx, a->out2, a->ffn.rows,
                            a->ffn.row_scale, weights_vector(w, b->ls2_gamma));
     ops->linear_backward_input(ops, d_hidden, d_out, weights_matrix(w, b->ffn_out_weight));
     if (b->swiglu)
         ops->swiglu_backward(ops, d_hidden_in, hidden, d_hidden, a->hidden_in);
     else
         ops->gelu_backward(ops, d_hidden_in, hidden, d_hidden, a->hidden_in);
-    ops->linear_backward_weight(ops, param_matrix_view(t, b->ffn_out_weight, grads),
-                                param_vector_view(t, b->ffn_out_bias, grads), d_out, hidden);
+    ops->linear_backward_weight(ops, param_matrix_view(grads, b->ffn_out_weight),
+                                param_vector_view(grads, b->ffn_out_bias), d_out, hidden);
     Tensor d_y = d_out, y = carve(scratch->wide, n, D);
     ops->linear_backward_input(ops, d_y, d_hidden_in, weights_matrix(w, b->ffn_in_weight));
     norm_backward(ops, w, (const int[]){b->norm2_weight, b->norm2_bias}, y, d_y, a->x2, a->stats2,
                   a->ffn.rows, dx, grads);
-    ops->linear_backward_weight(ops, param_matrix_view(t, b->ffn_in_weight, grads),
-                                param_vector_view(t, b->ffn_in_bias, grads), d_hidden_in, y);
+    ops->linear_backward_weight(ops, param_matrix_view(grads, b->ffn_in_weight),
+                                param_vector_view(grads, b->ffn_in_bias), d_hidden_in, y);
 }
 
 static void attention_branch_backward(const VitBlock *b, const Ops *ops, const Weights *w,
-                                      const VitBlockActivations *a, Tensor dx, float *grads,
+                                      const VitBlockActivations *a, Tensor dx, ParamValues grads,
                                       const VitBlockScratch *scratch)
 {
-    const ParamTable *t = w->table;
     int64_t n = a->attention.tokens, D = b->embed_dim;
     Tensor d_out = carve(scratch->narrow, n, D);
     Tensor d_attended = carve(scratch->wide, n, D);
     Tensor d_qkv = carve(scratch->wider, n, 3 * D);
-    ops->residual_backward(ops, d_out, param_vector_view(t, b->ls1_gamma, grads), dx, a->out1,
-                           a->attention.rows, a->attention.row_scale, weights_vector(w, b->ls1_gamma));
-    ops->linear_backward_weight(ops, param_matrix_view(t, b->proj_weight, grads),
-                                param_vector_view(t, b->proj_bias, grads), d_out, a->attended);
+    ops->residual_backward(ops, d_out, param_vector_view(grads, b->ls1_gamma), dx, a->out1, a->attention.rows,
+                           a->attention.row_scale, weights_vector(w, b->ls1_gamma));
+    ops->linear_backward_weight(ops, param_matrix_view(grads, b->proj_weight),
+                                param_vector_view(grads, b->proj_bias), d_out, a->attended);
     ops->linear_backward_input(ops, d_attended, d_out, weights_matrix(w, b->proj_weight));
     ops->attention_backward(ops, d_qkv, d_attended, a->attended, a->lse, a->qkv, a->attention.cu_seqlens,
                             b->heads);
@@ -196,12 +194,12 @@ static void attention_branch_backward(const VitBlock *b, const Ops *ops, const W
     ops->linear_backward_input(ops, d_y, d_qkv, weights_matrix(w, b->qkv_weight));
     norm_backward(ops, w, (const int[]){b->norm1_weight, b->norm1_bias}, y, d_y, a->x1, a->stats1,
                   a->attention.rows, dx, grads);
-    ops->linear_backward_weight(ops, param_matrix_view(t, b->qkv_weight, grads),
-                                param_vector_view(t, b->qkv_bias, grads), d_qkv, y);
+    ops->linear_backward_weight(ops, param_matrix_view(grads, b->qkv_weight),
+                                param_vector_view(grads, b->qkv_bias), d_qkv, y);
 }
 
 void vit_block_backward(const VitBlock *block, const Ops *ops, const Weights *weights,
-                        const VitBlockActivations *acts, Tensor dx, float *grads,
+                        const VitBlockActivations *acts, Tensor dx, ParamValues grads,
                         const VitBlockScratch *scratch)
 {
     ffn_branch_backward(block, ops, weights, acts, dx, grads, scratch);

@@ -67,7 +67,7 @@ void vit_block_forward(const VitBlock *block, const Ops *ops, const Weights *wei
 /* dx[tokens, D] fp32: gradient of the block's output on entry, of its input on return. Parameter gradients
  * are added to the flat buffer `grads`. */
 void vit_block_backward(const VitBlock *block, const Ops *ops, const Weights *weights,
-                        const VitBlockActivations *acts, Tensor dx, float *grads,
+                        const VitBlockActivations *acts, Tensor dx, ParamValues grads,
                         const VitBlockScratch *scratch);
 
 #endif

@@ -68,3 +68,11 @@ void vit_norm_forward(const Vit *vit, const Ops *ops, const Weights *weights, Te
                             weights_vector(weights, vit->norm_bias), LAYER_NORM_EPS);
     nn_hooks_after(hooks, vit->norm_unit, NN_FORWARD);
 }
+
+void vit_walk_forward(const Vit *vit, const NnHooks *hooks)
+{
+    for (int unit = vit->embed_unit; unit <= vit->norm_unit; unit++) {
+        nn_hooks_before(hooks, unit, NN_FORWARD);
+        nn_hooks_after(hooks, unit, NN_FORWARD);
+    }
+}

@@ -222,6 +222,8 @@ struct Ops {
     bool has_bf16, has_fp16; /* this processor multiplies such numbers itself */
     bool reduced_prototypes; /* prototype operations take 16-bit weight_v */
     Arena *scratch;          /* temporary memory of operations; owned */
+    Comm *moving; /* whose started collectives long operations on a CPU move forward; borrowed; NULL:
+                     none */
 };
 
 /* The largest sizes that operations will meet; scratch is planned from them. */

@@ -1,4 +1,4 @@
-/* adamw_optimizer.c - the table's parameters as segments of flat vectors, and the update of a step. */
+/* adamw_optimizer.c - parts of parameters as segments of local vectors, and the update of a step. */
 #include "optim/adamw_optimizer.h"
 
 #include "base/check.h"
@@ -13,30 +13,44 @@ static Tensor to_device(Device *device, const void *host, Dtype dtype, int64_t n
     return t;
 }
 
-/* One segment per parameter. */
-static OpsSegments make_segments(const ParamTable *table, Device *device)
+/* First and last element of this rank's part of every parameter; without those that other ranks count. */
+static Tensor make_bounds(const ShardMap *map, bool counted, Device *device)
 {
-    size_t count = (size_t)table->count;
-    int64_t *bounds = memory_alloc_array(2 * count, sizeof *bounds);
+    int64_t count = map->table->count, *bounds = memory_alloc_array(2 * (size_t)count, sizeof *bounds);
+    int64_t end = 0; /* bounds of empty segments are in order, too */
+    for (int64_t s = 0; s < count; s++) {
+        int id = map->order[s];
+        ShardRange range = shard_map_range(map, id);
+        bool skip = counted && map->modules[map->table->params[id].module].replica > 0;
+        bounds[2 * s] = range.count > 0 ? range.local : end;
+        end = bounds[2 * s] + range.count;
+        bounds[2 * s + 1] = skip ? bounds[2 * s] : end;
+    }
+    Tensor t = to_device(device, bounds, DTYPE_I64, 2 * count);
+    memory_free(bounds);
+    return t;
+}
+
+static OpsSegments make_segments(const ShardMap *map, Device *device)
+{
+    size_t count = (size_t)map->table->count;
     int32_t *module = memory_alloc_array(count, sizeof *module),
             *last = memory_alloc_array(count, sizeof *last);
     double *lr = memory_alloc_array(count, sizeof *lr), *wd = memory_alloc_array(count, sizeof *wd);
-    for (int i = 0; i < table->count; i++) {
-        const Param *p = &table->params[i];
-        bounds[2 * i] = p->offset;
-        bounds[2 * i + 1] = p->offset + p->count;
-        module[i] = (int32_t)p->module;
-        last[i] = p->is_last_layer;
-        lr[i] = p->lr_multiplier;
-        wd[i] = p->wd_multiplier;
+    for (size_t s = 0; s < count; s++) {
+        const Param *p = &map->table->params[map->order[s]];
+        module[s] = (int32_t)p->module;
+        last[s] = p->is_last_layer;
+        lr[s] = p->lr_multiplier;
+        wd[s] = p->wd_multiplier;
     }
-    OpsSegments s = {.count = table->count,
-                     .bounds = to_device(device, bounds, DTYPE_I64, 2 * table->count),
-                     .module = to_device(device, module, DTYPE_I32, table->count),
-                     .last_layer = to_device(device, last, DTYPE_I32, table->count),
-                     .lr_multiplier = to_device(device, lr, DTYPE_F64, table->count),
-                     .wd_multiplier = to_device(device, wd, DTYPE_F64, table->count)};
-    memory_free(bounds);
+    int64_t n = map->table->count;
+    OpsSegments s = {.count = n,
+                     .bounds = make_bounds(map, false, device),
+                     .module = to_device(device, module, DTYPE_I32, n),
+                     .last_layer = to_device(device, last, DTYPE_I32, n),
+                     .lr_multiplier = to_device(device, lr, DTYPE_F64, n),
+                     .wd_multiplier = to_device(device, wd, DTYPE_F64, n)};
     memory_free(module);
     memory_free(last);
     memory_free(lr);
@@ -44,17 +58,25 @@ static OpsSegments make_segments(const ParamTable *table, Device *device)
     return s;
 }
 
-void adamw_optimizer_init(AdamwOptimizer *optimizer, const ParamTable *table, Device *device, double beta1,
-                          double beta2)
+static bool is_cut(const ShardMap *map)
+{
+    for (int m = 0; m < PARAM_MODULE_COUNT; m++)
+        if (map->modules[m].shards > 1) return true;
+    return false;
+}
+
+void adamw_optimizer_init(AdamwOptimizer *optimizer, const ShardMap *map, Comm *world, Device *device,
+                          double beta1, double beta2)
 {
     _Static_assert((int)PARAM_MODULE_COUNT == (int)OPS_MODULES, "a clip factor for every module");
-    int64_t n = table->flat_count;
-    *optimizer = (AdamwOptimizer){.device = device, .beta1 = beta1, .beta2 = beta2, .flat_count = n};
+    int64_t n = map->count, count = map->table->count;
+    *optimizer = (AdamwOptimizer){.device = device, .map = map, .beta1 = beta1, .beta2 = beta2};
+    optimizer->comm = is_cut(map) ? world : NULL;
     optimizer->exp_avg = device_alloc(device, (size_t)n * sizeof(float));
     optimizer->exp_avg_sq = device_alloc(device, (size_t)n * sizeof(float));
-    optimizer->squares =
-        tensor_1d(device_alloc(device, (size_t)table->count * sizeof(double)), DTYPE_F64, table->count);
-    optimizer->segments = make_segments(table, device);
+    optimizer->squares = tensor_1d(device_alloc(device, (size_t)count * sizeof(double)), DTYPE_F64, count);
+    optimizer->counted = optimizer->segments = make_segments(map, device);
+    optimizer->counted.bounds = make_bounds(map, optimizer->comm != NULL, device);
 }
 
 void adamw_optimizer_fini(AdamwOptimizer *optimizer)
@@ -63,16 +85,26 @@ void adamw_optimizer_fini(AdamwOptimizer *optimizer)
     OpsSegments *s = &optimizer->segments;
     void *owned[] = {optimizer->exp_avg,    optimizer->exp_avg_sq, optimizer->squares.data,
                      s->bounds.data,        s->module.data,        s->last_layer.data,
-                     s->lr_multiplier.data, s->wd_multiplier.data};
+                     s->lr_multiplier.data, s->wd_multiplier.data, optimizer->counted.bounds.data};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         device_free(optimizer->device, owned[i]);
     *optimizer = (AdamwOptimizer){0};
 }
 
+void adamw_optimizer_squares(const AdamwOptimizer *optimizer, const Ops *ops, float *local)
+{
+    Tensor squares = optimizer->squares;
+    ops->segment_squares(ops, squares, tensor_1d(local, DTYPE_F32, optimizer->map->count),
+                         &optimizer->counted);
+    if (optimizer->comm)
+        comm_all_reduce(optimizer->comm, squares.data, tensor_count(squares), DTYPE_F64, COMM_SUM,
+                        optimizer->device);
+}
+
 void adamw_optimizer_step(const AdamwOptimizer *optimizer, const Ops *ops, float *params, float *grads,
                           Tensor control, Tensor losses, const AdamwOptimizerStep *step)
 {
-    int64_t n = optimizer->flat_count;
+    int64_t n = optimizer->map->count;
     Tensor gradients = tensor_1d(grads, DTYPE_F32, n);
     StepControl rule = {.clip_grad = step->clip_grad,
                         .beta1 = optimizer->beta1,
@@ -90,7 +122,7 @@ void adamw_optimizer_step(const AdamwOptimizer *optimizer, const Ops *ops, float
                           .beta1 = optimizer->beta1,
                           .beta2 = optimizer->beta2,
                           .eps = ADAM_EPS};
-    ops->segment_squares(ops, optimizer->squares, gradients, &optimizer->segments);
+    adamw_optimizer_squares(optimizer, ops, grads);
     ops->step_control(ops, control, losses, optimizer->squares, &optimizer->segments, &rule);
     ops->adamw(ops, &update);
 }

@@ -167,34 +167,82 @@ static Dtype dtype_computed(const Ops *ops, Dtype asked)
     return has ? asked : DTYPE_F32;
 }
 
-/* Views of one network's weights, with 16-bit copies where some module computes in 16 bits. */
-static uint16_t *make_views(SslMetaArch *ssl, const ConfigPrecisions *asked, float *master, Weights *weights)
+/* What a module's gradients are summed in over ranks: what was asked for where the processor has it.
+ * DEVIATION: in fp16 only with a loss scale; small gradients would be lost without. The reference's default
+ * is fp16, whatever else is asked for. */
+static Dtype dtype_reduced(const SslMetaArch *ssl, ParamModule module)
 {
-    uint16_t *reduced = NULL;
+    const ConfigPrecisions *p = &ssl->config->compute_precision.student;
+    const ConfigPrecision *by_module[PARAM_MODULE_COUNT] = {[PARAM_BACKBONE] = &p->backbone,
+                                                            [PARAM_DINO_HEAD] = &p->dino_head,
+                                                            [PARAM_IBOT_HEAD] = &p->ibot_head};
+    Dtype asked = (Dtype)by_module[module]->mixed_precision.reduce_dtype;
+    if (asked == DTYPE_F16 && !ssl->scaled) return DTYPE_F32;
+    return dtype_computed(ssl->ops, asked);
+}
+
+static void before_student_unit(void *context, int unit, NnPhase phase)
+{
+    SslMetaArch *ssl = context;
+    sharded_weights_before(&ssl->student_copies, unit, phase == NN_BACKWARD);
+    if (phase == NN_BACKWARD) sharded_gradients_before(&ssl->gradients, unit);
+}
+
+static void after_student_unit(void *context, int unit, NnPhase phase)
+{
+    SslMetaArch *ssl = context;
+    sharded_weights_after(&ssl->student_copies, unit);
+    if (phase == NN_BACKWARD) sharded_gradients_after(&ssl->gradients, unit);
+}
+
+static void before_teacher_unit(void *context, int unit, NnPhase phase)
+{
+    sharded_weights_before(&((SslMetaArch *)context)->teacher_copies, unit, phase == NN_BACKWARD);
+}
+
+static void after_teacher_unit(void *context, int unit, NnPhase phase)
+{
+    (void)phase;
+    sharded_weights_after(&((SslMetaArch *)context)->teacher_copies, unit);
+}
+
+/* Full copies of both networks, and rooms for gradients. */
+static void make_copies(SslMetaArch *ssl)
+{
+    const Ops *ops = ssl->ops;
+    Dtype student[PARAM_MODULE_COUNT], teacher[PARAM_MODULE_COUNT], reduce[PARAM_MODULE_COUNT];
     for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
-        Dtype dtype = dtype_computed(ssl->ops, dtype_asked(asked, (ParamModule)m));
-        if (dtype != DTYPE_F32 && !reduced)
-            reduced = device_alloc(ssl->ops->device, (size_t)ssl->table.flat_count * sizeof *reduced);
-        weights[m] = (Weights){&ssl->table, master, dtype != DTYPE_F32 ? reduced : NULL, dtype};
+        student[m] =
+            dtype_computed(ops, dtype_asked(&ssl->config->compute_precision.student, (ParamModule)m));
+        teacher[m] =
+            dtype_computed(ops, dtype_asked(&ssl->config->compute_precision.teacher, (ParamModule)m));
+        ssl->scaled = ssl->scaled || student[m] == DTYPE_F16;
     }
-    return reduced;
+    ssl->scaled = ssl->scaled && ssl->config->compute_precision.grad_scaler;
+    sharded_weights_init(&ssl->student_copies, &ssl->map, ops, ssl->student, false, student, NULL);
+    sharded_weights_init(&ssl->teacher_copies, &ssl->map, ops, ssl->teacher, true, teacher,
+                         &ssl->student_copies);
+    for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
+        reduce[m] = dtype_reduced(ssl, (ParamModule)m);
+        ssl->student_weights[m] = sharded_weights_view(&ssl->student_copies, (ParamModule)m);
+        ssl->teacher_weights[m] = sharded_weights_view(&ssl->teacher_copies, (ParamModule)m);
+    }
+    sharded_gradients_init(&ssl->gradients, &ssl->map, ops, reduce);
+    ssl->student_hooks = (NnHooks){ssl, before_student_unit, after_student_unit};
+    ssl->teacher_hooks = (NnHooks){ssl, before_teacher_unit, after_teacher_unit};
 }
 
 static void make_weights(SslMetaArch *ssl)
 {
     static const double FIRST_LOSS_SCALE = 65536; /* of the reference's scaler */
     Device *device = ssl->ops->device;
-    size_t n = (size_t)ssl->table.flat_count;
-    ssl->student = device_alloc(device, n * sizeof(float));
-    ssl->teacher = device_alloc(device, n * sizeof(float));
-    ssl->grads = device_alloc(device, n * sizeof(float));
-    const ConfigPrecisions *student = &ssl->config->compute_precision.student;
-    const ConfigPrecisions *teacher = &ssl->config->compute_precision.teacher;
-    ssl->student_reduced = make_views(ssl, student, ssl->student, ssl->student_weights);
-    ssl->teacher_reduced = make_views(ssl, teacher, ssl->teacher, ssl->teacher_weights);
-    for (int m = 0; m < PARAM_MODULE_COUNT; m++)
-        ssl->scaled = ssl->scaled || ssl->student_weights[m].reduced_dtype == DTYPE_F16;
-    ssl->scaled = ssl->scaled && ssl->config->compute_precision.grad_scaler;
+    int shards[PARAM_MODULE_COUNT];
+    fsdp_ranks_shards(ssl->ranks, shards);
+    param_table_lay_out(&ssl->table, shards);
+    shard_map_init(&ssl->map, &ssl->table, ssl->ranks);
+    ssl->student = device_alloc(device, (size_t)ssl->map.count * sizeof(float));
+    ssl->teacher = device_alloc(device, (size_t)ssl->map.count * sizeof(float));
+    make_copies(ssl);
 
     double control[CONTROL_COUNT] = {
         [CONTROL_LOSS_SCALE] = ssl->scaled ? FIRST_LOSS_SCALE : 1.0, [CONTROL_FINITE] = 1.0};
@@ -217,9 +265,9 @@ static SslFigureLayout figure_layout(int64_t groups, int64_t D)
 }
 
 void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups *groups,
-                        const PixelNorm *norm, const Ops *ops, Comm *comm)
+                        const PixelNorm *norm, const Ops *ops, const FsdpRanks *ranks)
 {
-    *ssl = (SslMetaArch){.config = config, .ops = ops, .comm = comm, .groups = *groups};
+    *ssl = (SslMetaArch){.config = config, .ops = ops, .ranks = ranks, .groups = *groups};
     ssl->do_dino = config->dino.loss_weight > 0;
     ssl->do_koleo = config->dino.koleo_loss_weight > 0;
     ssl->do_ibot = config->ibot.loss_weight > 0;
@@ -247,13 +295,13 @@ void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups 
     ssl->masked_per_group =
         block_mask_upperbound(&grid, 2 * groups->group_size, config->ibot.mask_sample_probability,
                               config->ibot.mask_ratio_min_max[0], config->ibot.mask_ratio_min_max[1]);
-    int ranks = comm_size(comm);
+    int rank_count = comm_size(ranks->world);
     ssl->koleo = (KoleoLoss){.embed_dim = v.embed_dim,
                              .group_size = groups->group_size,
                              .groups = groups->groups,
                              .first_group = groups->first_group,
                              .total_groups = groups->total_groups,
-                             .most_groups = (groups->total_groups + ranks - 1) / ranks,
+                             .most_groups = (groups->total_groups + rank_count - 1) / rank_count,
                              .global_scope = config->dino.koleo_scope == CONFIG_KOLEO_GLOBAL,
                              .loss_weight = config->dino.koleo_loss_weight};
     ssl->current = memory_alloc(sizeof *ssl->current);
@@ -268,10 +316,13 @@ void ssl_meta_arch_fini(SslMetaArch *ssl)
     device_arena_destroy(device, &ssl->step);
     memory_free(ssl->current);
     vit_fini(&ssl->vit);
+    sharded_gradients_fini(&ssl->gradients);
+    sharded_weights_fini(&ssl->teacher_copies);
+    sharded_weights_fini(&ssl->student_copies);
+    shard_map_fini(&ssl->map);
     param_table_fini(&ssl->table);
-    void *owned[] = {ssl->student,         ssl->teacher,     ssl->grads,       ssl->student_reduced,
-                     ssl->teacher_reduced, ssl->dino_center, ssl->ibot_center, ssl->figures.data,
-                     ssl->control.data,    ssl->levels.data};
+    void *owned[] = {ssl->student,      ssl->teacher,      ssl->dino_center, ssl->ibot_center,
+                     ssl->figures.data, ssl->control.data, ssl->levels.data};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         device_free(device, owned[i]);
     *ssl = (SslMetaArch){0};
@@ -280,43 +331,24 @@ void ssl_meta_arch_fini(SslMetaArch *ssl)
 void ssl_meta_arch_initialise(SslMetaArch *ssl, uint64_t seed)
 {
     Device *device = ssl->ops->device;
-    size_t bytes = (size_t)ssl->table.flat_count * sizeof(float);
+    size_t bytes = (size_t)ssl->map.count * sizeof(float);
     float *values = memory_alloc(bytes);
-    param_table_initialise(&ssl->table, seed, values);
+    shard_map_initialise(&ssl->map, seed, values);
     device_upload(device, ssl->student, values, bytes);
     device_copy(device, ssl->teacher, ssl->student, bytes);
     memory_free(values);
     ssl_meta_arch_refresh(ssl);
 }
 
-/* The 16-bit copy of each module that has one. */
-static void refresh(const SslMetaArch *ssl, const Weights *weights)
-{
-    const ParamTable *t = &ssl->table;
-    for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
-        if (!weights[m].reduced) continue;
-        int64_t first = -1, last = 0; /* a module's parameters lie together */
-        for (int i = 0; i < t->count; i++) {
-            if ((int)t->params[i].module != m) continue;
-            if (first < 0) first = t->params[i].offset;
-            last = t->params[i].offset + t->params[i].count;
-        }
-        if (first < 0) continue;
-        ssl->ops->cast(ssl->ops,
-                       tensor_1d(weights[m].reduced + first, weights[m].reduced_dtype, last - first),
-                       tensor_1d(weights[m].master + first, DTYPE_F32, last - first));
-    }
-}
-
 void ssl_meta_arch_refresh(SslMetaArch *ssl)
 {
-    refresh(ssl, ssl->student_weights);
-    refresh(ssl, ssl->teacher_weights);
+    sharded_weights_changed(&ssl->student_copies);
+    sharded_weights_changed(&ssl->teacher_copies);
 }
 
 void ssl_meta_arch_update_teacher(SslMetaArch *ssl, double momentum)
 {
-    int64_t n = ssl->table.flat_count;
+    int64_t n = ssl->map.count;
     ssl->ops->ema(ssl->ops, tensor_1d(ssl->teacher, DTYPE_F32, n), tensor_1d(ssl->student, DTYPE_F32, n),
                   momentum, ssl->control);
 }

@@ -19,6 +19,8 @@
 #include "config/config.h"
 #include "data/batch.h"
 #include "data/pixel_levels.h"
+#include "fsdp/sharded_gradients.h"
+#include "fsdp/sharded_weights.h"
 #include "loss/koleo_loss.h"
 #include "nn/dino_head.h"
 #include "nn/vit.h"
@@ -63,9 +65,9 @@ typedef struct {
 } SslFigureLayout;
 
 typedef struct {
-    const Config *config; /* borrowed */
-    const Ops *ops;       /* borrowed */
-    Comm *comm;           /* borrowed */
+    const Config *config;   /* borrowed */
+    const Ops *ops;         /* borrowed */
+    const FsdpRanks *ranks; /* borrowed */
     SslGroups groups;
     bool do_dino, do_koleo, do_ibot, shared_head;
     int64_t micro_samples;    /* samples of a micro-batch, >= 1 */
@@ -74,9 +76,11 @@ typedef struct {
     DinoHead dino_head, ibot_head; /* ibot_head is not built when the head is shared or iBOT is off */
     KoleoLoss koleo;
     ParamTable table;
-    float *student, *teacher, *grads;            /* [flat_count] of ops->device; owned */
-    uint16_t *student_reduced, *teacher_reduced; /* [flat_count] 16-bit copies, or NULL; owned */
-    Weights student_weights[PARAM_MODULE_COUNT]; /* views of the above, per sub-module's compute precision */
+    ShardMap map;             /* what this rank holds of them */
+    float *student, *teacher; /* [map.count] of ops->device; owned */
+    ShardedWeights student_copies, teacher_copies;
+    ShardedGradients gradients;
+    Weights student_weights[PARAM_MODULE_COUNT]; /* views of the copies */
     Weights teacher_weights[PARAM_MODULE_COUNT];
     float *dino_center, *ibot_center; /* [prototypes] of ops->device; owned; zero unless centering */
     Tensor levels; /* [3, 256] fp32 of ops->device, owned: what grey levels are to both networks; none: their
@@ -95,10 +99,11 @@ typedef struct {
 VitConfig ssl_vit_config(const Config *config);
 
 /* Builds both networks (weights zero until ssl_meta_arch_initialise or a checkpoint fills them) and plans the
- * step's memory. The configuration has been checked. `config`, `ops`, `comm` must outlive it. `norm`: how the
- * grey levels of its batches are normalised; NULL: they are fp32 and normalised already. */
+ * step's memory. The configuration has been checked. `config`, `ops`, `ranks` must outlive it. `norm`: how
+ * the grey levels of its batches are normalised; NULL: they are fp32 and normalised already. Collective over
+ * all ranks. */
 void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups *groups,
-                        const PixelNorm *norm, const Ops *ops, Comm *comm);
+                        const PixelNorm *norm, const Ops *ops, const FsdpRanks *ranks);
 void ssl_meta_arch_fini(SslMetaArch *ssl);
 
 /* The limits that operations of this configuration stay within. */
@@ -107,15 +112,16 @@ OpsLimits ssl_ops_limits(const Config *config, const SslGroups *groups);
 /* Student from the seed; the teacher equals it. */
 void ssl_meta_arch_initialise(SslMetaArch *ssl, uint64_t seed);
 
-/* Brings the reduced-precision copies up to date after the fp32 weights changed. */
+/* Makes copies of weights stale, and anew where they always live, after the fp32 weights changed. Collective
+ * over all ranks. */
 void ssl_meta_arch_refresh(SslMetaArch *ssl);
 
 /* teacher = momentum * teacher + (1 - momentum) * student. */
 void ssl_meta_arch_update_teacher(SslMetaArch *ssl, double momentum);
 
-/* Losses of the batch in ssl->figures and, in ssl->grads (overwritten), their gradient averaged over all
- * groups of all ranks, times the loss scale. The step number places the draws of stochastic depth. The batch
- * must stay as it is until the device has done the step. Collective over COMM. */
+/* Losses of the batch in ssl->figures and, in ssl->gradients.local (overwritten), this rank's part of their
+ * gradient averaged over all groups of all ranks, times the loss scale. The step number places the draws of
+ * stochastic depth. The batch must stay as it is until the device has done the step. Collective over COMM. */
 void ssl_meta_arch_forward_backward(SslMetaArch *ssl, const Batch *batch, double teacher_temp);
 
 /* Figures from a host copy of a step's sums [layout.count]; masked_patches is that step's. */

@@ -73,7 +73,7 @@ SslStep ssl_step_layout(const SslMetaArch *ssl, Arena *arena, const Batch *batch
     if (ssl->do_koleo) {
         s.koleo_cls = tensor_alloc_2d(arena, DTYPE_F32, samples * 2, ssl->vit.config.embed_dim);
         s.koleo_d_cls = tensor_alloc_2d(arena, DTYPE_F32, samples * 2, ssl->vit.config.embed_dim);
-        s.koleo_scratch = koleo_loss_scratch(&ssl->koleo, arena, ssl->comm);
+        s.koleo_scratch = koleo_loss_scratch(&ssl->koleo, arena, ssl->ranks->world);
     }
     return s;
 }
@@ -147,7 +147,7 @@ void ssl_step_koleo(const SslMetaArch *ssl, SslStep *step)
                                 .by_group = ssl_step_figures(ssl, f->koleo, ssl->groups.total_groups),
                                 .discarded = ssl_step_figures(ssl, f->discarded, 1),
                                 .loss_scale = tensor_rows(ssl->control, CONTROL_LOSS_SCALE, 1)};
-    koleo_loss_forward_backward(&ssl->koleo, ssl->ops, &tensors, &step->koleo_scratch, ssl->comm);
+    koleo_loss_forward_backward(&ssl->koleo, ssl->ops, &tensors, &step->koleo_scratch, ssl->ranks->world);
     step->koleo_ready = true;
 }
 
@@ -155,35 +155,29 @@ Tensor ssl_step_prototypes(const SslMetaArch *ssl, const DinoHead *head, bool pa
 {
     const Weights *w = &weights[patches && !ssl->shared_head ? PARAM_IBOT_HEAD : PARAM_DINO_HEAD];
     return ssl->ops->reduced_prototypes ? weights_matrix(w, head->weight_v)
-                                        : param_matrix_view(&ssl->table, head->weight_v, w->master);
+                                        : param_matrix_view(w->master, head->weight_v);
 }
 
-static void compute_scales(const SslMetaArch *ssl, const SslStep *step)
+/* The heads of both networks are wanted from here to the losses. */
+static void compute_scales(SslMetaArch *ssl, const SslStep *step)
 {
     const Ops *ops = ssl->ops;
     const struct {
         const DinoHead *head;
-        float *weights;
+        ShardedWeights *copies;
         Tensor scale;
-    } layers[] = {{&ssl->dino_head, ssl->teacher, step->teacher_dino_scale},
-                  {&ssl->dino_head, ssl->student, step->student_dino_scale},
-                  {ssl_step_ibot_head(ssl), ssl->teacher, step->teacher_ibot_scale},
-                  {ssl_step_ibot_head(ssl), ssl->student, step->student_ibot_scale}};
+    } layers[] = {{&ssl->dino_head, &ssl->teacher_copies, step->teacher_dino_scale},
+                  {&ssl->dino_head, &ssl->student_copies, step->student_dino_scale},
+                  {ssl_step_ibot_head(ssl), &ssl->teacher_copies, step->teacher_ibot_scale},
+                  {ssl_step_ibot_head(ssl), &ssl->student_copies, step->student_ibot_scale}};
     int count = ssl->do_ibot && !ssl->shared_head ? 4 : 2;
-    for (int i = 0; i < count; i++)
-        ops->prototype_scale(ops, layers[i].scale,
-                             param_matrix_view(&ssl->table, layers[i].head->weight_v, layers[i].weights),
-                             param_vector_view(&ssl->table, layers[i].head->weight_g, layers[i].weights));
-}
-
-/* From d/dW, which the losses added up in weight_v's gradient, to weight_v and weight_g. */
-static void finish_weight_norm(const SslMetaArch *ssl, const DinoHead *head)
-{
-    const ParamTable *t = &ssl->table;
-    ssl->ops->weight_norm_backward(ssl->ops, param_matrix_view(t, head->weight_v, ssl->grads),
-                                   param_vector_view(t, head->weight_g, ssl->grads),
-                                   param_matrix_view(t, head->weight_v, ssl->student),
-                                   param_vector_view(t, head->weight_g, ssl->student));
+    for (int i = 0; i < count; i++) {
+        const DinoHead *head = layers[i].head;
+        sharded_weights_need(layers[i].copies, head->unit);
+        ParamValues values = {&ssl->table, NULL, layers[i].copies->full};
+        ops->prototype_scale(ops, layers[i].scale, param_matrix_view(values, head->weight_v),
+                             param_vector_view(values, head->weight_g));
+    }
 }
 
 /* --- figures
@@ -199,15 +193,15 @@ static void reduce_figures(SslMetaArch *ssl, SslStep *step)
         Tensor usage;
         int64_t at;
     } heads[] = {{step->dino_usage, f->dino_used}, {step->ibot_usage, f->ibot_used}};
-    comm_all_reduce(ssl->comm, ssl->figures.data, f->summed, DTYPE_F64, COMM_SUM, ops->device);
+    comm_all_reduce(ssl->ranks->world, ssl->figures.data, f->summed, DTYPE_F64, COMM_SUM, ops->device);
     for (int i = 0; i < 2; i++) {
         Tensor usage = heads[i].usage;
         if (!tensor_given(usage)) continue;
-        comm_all_reduce(ssl->comm, usage.data, tensor_count(usage), DTYPE_F32, COMM_SUM, ops->device);
+        comm_all_reduce(ssl->ranks->world, usage.data, tensor_count(usage), DTYPE_F32, COMM_SUM, ops->device);
         ops->count_positive(ops, ssl_step_figures(ssl, heads[i].at, 1), usage);
     }
     ssl->masked_patches = step->masked;
-    comm_all_reduce(ssl->comm, &ssl->masked_patches, 1, DTYPE_I64, COMM_SUM, NULL);
+    comm_all_reduce(ssl->ranks->world, &ssl->masked_patches, 1, DTYPE_I64, COMM_SUM, NULL);
 }
 
 static double sum_of(const double *values, int64_t n)
@@ -282,7 +276,7 @@ SslFigures ssl_meta_arch_last_figures(const SslMetaArch *ssl)
  * -----------------------------------------------------------------------------------------------
  */
 
-typedef void MicroBatchPass(const SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena);
+typedef void MicroBatchPass(SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena);
 
 static void for_each_micro_batch(SslMetaArch *ssl, SslStep *step, MicroBatchPass *pass)
 {
@@ -317,7 +311,7 @@ static SslStep *begin_step(SslMetaArch *ssl, const Batch *batch, double teacher_
     ops->zero(ops, ssl->figures);
     if (ssl->do_dino) ops->zero(ops, step->dino_usage);
     if (ssl->do_ibot) ops->zero(ops, step->ibot_usage);
-    ops->zero(ops, tensor_1d(ssl->grads, DTYPE_F32, ssl->table.flat_count));
+    sharded_gradients_begin(&ssl->gradients);
     compute_scales(ssl, step);
     return step;
 }
@@ -335,9 +329,6 @@ void ssl_meta_arch_forward_backward(SslMetaArch *ssl, const Batch *batch, double
         ssl_step_koleo(ssl, step);
     }
     for_each_micro_batch(ssl, step, ssl_student_forward_backward);
-
-    finish_weight_norm(ssl, &ssl->dino_head);
-    if (ssl->do_ibot && !ssl->shared_head) finish_weight_norm(ssl, &ssl->ibot_head);
-    comm_all_reduce(ssl->comm, ssl->grads, ssl->table.flat_count, DTYPE_F32, COMM_SUM, ssl->ops->device);
+    sharded_gradients_end(&ssl->gradients);
     reduce_figures(ssl, step);
 }

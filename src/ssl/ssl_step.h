@@ -69,19 +69,18 @@ void ssl_step_koleo(const SslMetaArch *ssl, SslStep *step);
 int64_t ssl_step_cls_rows(const SslMetaArch *ssl);
 
 /* Teacher forward of one micro-batch into step->teacher_*. On a measuring arena: sizes only. */
-void ssl_teacher_forward(const SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena);
+void ssl_teacher_forward(SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena);
 
 /* Targets from all teacher rows. Collective over COMM. */
 void ssl_teacher_targets(SslMetaArch *ssl, SslStep *step);
 
 /* Class tokens of the student's masked global crops, without gradients, into step->koleo_cls. Measures as
  * well. */
-void ssl_student_class_tokens(const SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro,
-                              Arena *arena);
+void ssl_student_class_tokens(SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena);
 
-/* Student forward, losses, backward of one micro-batch; gradients are added to ssl->grads. Measures as well.
- * With KoLeo the gradient on class tokens is step->koleo_d_cls, made here first unless step->koleo_ready. */
-void ssl_student_forward_backward(const SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro,
-                                  Arena *arena);
+/* Student forward, losses, backward of one micro-batch; gradients are added to ssl->gradients. Measures as
+ * well. With KoLeo the gradient on class tokens is step->koleo_d_cls, made here first unless
+ * step->koleo_ready. */
+void ssl_student_forward_backward(SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena);
 
 #endif

@@ -114,7 +114,7 @@ static PrototypeCrossEntropy cross_entropy(const SslMetaArch *ssl, const SslStep
         .student_temp = STUDENT_TEMP,
         .teacher_v = ssl_step_prototypes(ssl, head, patches, ssl->teacher_weights),
         .teacher_temp = (float)step->teacher_temp,
-        .d_student_w = param_matrix_view(&ssl->table, head->weight_v, ssl->grads),
+        .d_student_w = param_matrix_view(sharded_gradients_view(&ssl->gradients), head->weight_v),
         .loss_scale = tensor_rows(ssl->control, CONTROL_LOSS_SCALE, 1),
         .entropy = ssl_step_figures(ssl, patches ? ssl->layout.ibot_entropy : ssl->layout.dino_entropy, 2)};
 }
@@ -158,32 +158,54 @@ static void ibot_loss(const SslMetaArch *ssl, const SslStep *step, StudentPass *
                          ssl_step_figures(ssl, ssl->layout.ibot, ssl->groups.total_groups));
 }
 
-static void student_backward(const SslMetaArch *ssl, const SslStep *step, StudentPass *s,
+/* From d/dW, which the losses added up in weight_v's gradient, to weight_v and weight_g. */
+static void finish_head(SslMetaArch *ssl, const DinoHead *head)
+{
+    ParamValues grads = sharded_gradients_view(&ssl->gradients);
+    ParamValues values = {&ssl->table, NULL, ssl->student_copies.full};
+    ssl->ops->weight_norm_backward(
+        ssl->ops, param_matrix_view(grads, head->weight_v), param_vector_view(grads, head->weight_g),
+        param_matrix_view(values, head->weight_v), param_vector_view(values, head->weight_g));
+    sharded_gradients_reduce_head(&ssl->gradients, head->unit);
+}
+
+static void heads_backward(SslMetaArch *ssl, const SslStep *step, StudentPass *s, const SslMicroBatch *micro)
+{
+    const Ops *ops = ssl->ops;
+    ParamValues grads = sharded_gradients_view(&ssl->gradients);
+    bool own_ibot_head = ssl->do_ibot && !ssl->shared_head;
+    bool last = micro->first + micro->samples == step->samples;
+    dino_head_backward(&ssl->dino_head, ops, &ssl->student_weights[PARAM_DINO_HEAD], &s->dino_acts,
+                       tensor_rows(s->d_normed, s->head_first, s->head_rows), s->d_dino, grads,
+                       &ssl->student_hooks);
+    if (last) finish_head(ssl, &ssl->dino_head);
+    if (own_ibot_head)
+        dino_head_backward(&ssl->ibot_head, ops, &ssl->student_weights[PARAM_IBOT_HEAD], &s->ibot_acts,
+                           tensor_rows(s->d_normed, s->cls_rows, s->ibot.patches), s->d_ibot, grads,
+                           &ssl->student_hooks);
+    if (own_ibot_head && last) finish_head(ssl, &ssl->ibot_head);
+}
+
+static void student_backward(SslMetaArch *ssl, const SslStep *step, StudentPass *s,
                              const SslMicroBatch *micro)
 {
     const Ops *ops = ssl->ops;
     if (!ssl->do_dino) ops->zero(ops, s->d_normed);
-    dino_head_backward(&ssl->dino_head, ops, &ssl->student_weights[PARAM_DINO_HEAD], &s->dino_acts,
-                       tensor_rows(s->d_normed, s->head_first, s->head_rows), s->d_dino, ssl->grads,
-                       &ssl->student_hooks);
-    if (ssl->do_ibot && !ssl->shared_head)
-        dino_head_backward(&ssl->ibot_head, ops, &ssl->student_weights[PARAM_IBOT_HEAD], &s->ibot_acts,
-                           tensor_rows(s->d_normed, s->cls_rows, s->ibot.patches), s->d_ibot, ssl->grads,
-                           &ssl->student_hooks);
+    heads_backward(ssl, step, s, micro);
     if (ssl->do_koleo)
         ops->scatter_add_rows(ops, s->d_normed,
                               tensor_rows(step->koleo_d_cls, micro->first * 2, micro->samples * 2),
                               s->global_cls);
 
     ops->zero(ops, s->pass.dx);
+    ParamValues grads = sharded_gradients_view(&ssl->gradients);
     const Weights *backbone = &ssl->student_weights[PARAM_BACKBONE];
-    vit_norm_backward(&ssl->vit, ops, backbone, &s->pass, s->rows, s->d_normed, s->stats, ssl->grads,
+    vit_norm_backward(&ssl->vit, ops, backbone, &s->pass, s->rows, s->d_normed, s->stats, grads,
                       &ssl->student_hooks);
-    vit_backward(&ssl->vit, ops, backbone, &s->pass, ssl->grads, NULL, &ssl->student_hooks);
+    vit_backward(&ssl->vit, ops, backbone, &s->pass, grads, NULL, &ssl->student_hooks);
 }
 
-void ssl_student_forward_backward(const SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro,
-                                  Arena *arena)
+void ssl_student_forward_backward(SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena)
 {
     ArenaMark mark = arena_mark(arena);
     StudentPass s = student_layout(ssl, step, micro, arena);
@@ -199,7 +221,7 @@ void ssl_student_forward_backward(const SslMetaArch *ssl, SslStep *step, const S
     student_backward(ssl, step, &s, micro);
 }
 
-void ssl_student_class_tokens(const SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena)
+void ssl_student_class_tokens(SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena)
 {
     if (!ssl->do_koleo) return;
     /* The same draws and masks as the pass that will follow: attention never leaves a sequence, so the local

@@ -37,7 +37,7 @@ static void run_head(const SslMetaArch *ssl, const DinoHead *head, ParamModule m
     if (rest > 0) ops->gather_rows(ops, out[1], tensor_rows(acts.bottleneck, split, rest), tensor_none());
 }
 
-void ssl_teacher_forward(const SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena)
+void ssl_teacher_forward(SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena)
 {
     const Ops *ops = ssl->ops;
     const Weights *backbone = &ssl->teacher_weights[PARAM_BACKBONE];
@@ -79,14 +79,14 @@ static void make_targets(SslMetaArch *ssl, const SslStep *step, bool patches)
                             .scale = patches ? step->teacher_ibot_scale : step->teacher_dino_scale};
     Tensor bias = patches ? step->ibot_bias : step->dino_bias;
     if (ssl->config->train.centering == CONFIG_CENTERING_SINKHORN_KNOPP) {
-        teacher_targets_sinkhorn(ssl->ops, bias, &scores, step->teacher_temp, ssl->comm);
+        teacher_targets_sinkhorn(ssl->ops, bias, &scores, step->teacher_temp, ssl->ranks->world);
         return;
     }
     int64_t K = head->config.prototypes;
     Tensor center = tensor_1d(patches ? ssl->ibot_center : ssl->dino_center, DTYPE_F32, K);
     teacher_targets_centering(ssl->ops, bias, center, tensor_rows(step->center_sum, 0, K), &scores,
                               patches ? step->ibot_center_weight : step->dino_center_weight,
-                              step->teacher_temp, CENTER_MOMENTUM, ssl->comm);
+                              step->teacher_temp, CENTER_MOMENTUM, ssl->ranks->world);
 }
 
 void ssl_teacher_targets(SslMetaArch *ssl, SslStep *step)

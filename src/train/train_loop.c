@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "ckpt/checkpoint_writer.h"
 #include "data/corrupt_list.h"
 #include "run/metrics.h"
 #include "run/progress.h"
@@ -29,11 +30,12 @@ typedef struct {
     TrainState *state;
     const TrainLoopOptions *options;
     TrainLoopResult *result;
-    char *config_text;    /* owned */
-    char *checkpoints;    /* owned: OUTPUT/checkpoints */
-    Loader *loader;       /* owned */
-    CorruptList *corrupt; /* of the data set; borrowed */
-    Metrics *metrics;     /* owned; rank 0 */
+    char *config_text;        /* owned */
+    char *checkpoints;        /* owned: OUTPUT/checkpoints */
+    CheckpointWriter *writer; /* owned; NULL: checkpoints are written between steps */
+    Loader *loader;           /* owned */
+    CorruptList *corrupt;     /* of the data set; borrowed */
+    Metrics *metrics;         /* owned; rank 0 */
     Progress progress;
     CollapseMonitor collapse;
     int64_t period;     /* iterations between checkpoints */
@@ -78,22 +80,14 @@ static Status open_metrics(Loop *loop, Error *error)
     return status;
 }
 
-static Status save(Loop *loop, Error *error)
+static void note_saved(Loop *loop, int64_t iteration, double seconds, const char *how)
 {
-    TrainState *state = loop->state;
-    int64_t iteration = state->iteration - 1;
-    if (loop->last_saved == iteration) return STATUS_OK;
-    CheckpointState checkpoint = train_state_checkpoint(state, iteration, loop->config_text);
-    double start = clock_seconds();
-    TRY(checkpoint_save(loop->checkpoints, &checkpoint, (int)state->config->checkpoint.keep, loop->keep_every,
-                        state->comm, error));
     loop->last_saved = iteration;
     snprintf(loop->result->checkpoint, sizeof loop->result->checkpoint, "%s/model_%07lld.h5",
              loop->checkpoints, (long long)iteration);
-    log_info(&loop->run->log, "saved %s in %.2f s", loop->result->checkpoint, clock_seconds() - start);
+    log_info(&loop->run->log, "saved %s in %.2f s%s", loop->result->checkpoint, seconds, how);
     /* Opening the file cuts off what a lost line left of itself. */
     if (loop->losing_metrics) loop->losing_metrics = open_metrics(loop, NULL) != STATUS_OK;
-    return STATUS_OK;
 }
 
 static bool outlives_errors(const Loop *loop)
@@ -103,13 +97,43 @@ static bool outlives_errors(const Loop *loop)
 
 /* A failure with training to come: the run goes on where checkpoint.on_error says so, and the next period
  * tries again. */
-static Status tolerate(Loop *loop, Status status, Error *error)
+static Status tolerate(Loop *loop, int64_t iteration, Status status, Error *error)
 {
     if (status == STATUS_OK || !outlives_errors(loop)) return status;
     if (comm_rank(loop->run->comm) == 0)
         log_error(&loop->run->log, "no checkpoint of iteration %lld, training goes on: %s",
-                  (long long)loop->state->iteration - 1, error->text);
+                  (long long)iteration, error->text);
     *error = (Error){0};
+    return STATUS_OK;
+}
+
+/* Waits for the checkpoint that is written beside training, if there is one. */
+static Status collect(Loop *loop, Error *error)
+{
+    int64_t iteration;
+    double seconds;
+    if (!checkpoint_writer_is_busy(loop->writer)) return STATUS_OK;
+    Status status = checkpoint_writer_collect(loop->writer, &iteration, &seconds, error);
+    if (status == STATUS_OK) note_saved(loop, iteration, seconds, ", beside training");
+    return tolerate(loop, iteration, status, error);
+}
+
+/* The last checkpoint of a run is written before the run goes on to its end. */
+static Status save(Loop *loop, bool last, Error *error)
+{
+    TrainState *state = loop->state;
+    int64_t iteration = state->iteration - 1;
+    int keep = (int)state->config->checkpoint.keep;
+    TRY(collect(loop, error));
+    if (loop->last_saved == iteration) return STATUS_OK;
+    CheckpointState checkpoint = train_state_checkpoint(state, iteration, loop->config_text);
+    if (loop->writer && !last) {
+        checkpoint_writer_start(loop->writer, loop->checkpoints, &checkpoint, keep, loop->keep_every);
+        return STATUS_OK;
+    }
+    double start = clock_seconds();
+    TRY(checkpoint_save(loop->checkpoints, &checkpoint, keep, loop->keep_every, state->comm, error));
+    note_saved(loop, iteration, clock_seconds() - start, "");
     return STATUS_OK;
 }
 
@@ -125,10 +149,12 @@ static Status evaluate(Loop *loop, Error *error)
     int64_t iteration = state->iteration - 1;
     if (!evaluation_is_due(loop)) return STATUS_OK;
     char relative[64];
+    TRY(collect(loop, error)); /* it reads the memory that the teacher's copy is made in */
     snprintf(relative, sizeof relative, "eval/training_%lld/teacher_checkpoint.h5", (long long)iteration);
     char *path = run_folder_path(&loop->run->folder, relative);
     CheckpointState checkpoint = train_state_checkpoint(state, iteration, loop->config_text);
-    Status status = tolerate(loop, checkpoint_save_teacher(path, &checkpoint, state->comm, error), error);
+    Status status =
+        tolerate(loop, iteration, checkpoint_save_teacher(path, &checkpoint, state->comm, error), error);
     if (status == STATUS_OK && loop->options->evaluate)
         status = loop->options->evaluate(loop->options->evaluate_context, state, iteration, path, error);
     memory_free(path);
@@ -198,15 +224,18 @@ static void write_metrics(Loop *loop, const TrainStep *step, double iter_time, d
 }
 
 /* Whether any rank was asked to stop, or cannot go on; agreed, so that all ranks take the same branch. Names
- * corrupt pictures that some rank has met. */
-static Status agree_to_go_on(const Loop *loop, Status local, bool *stop, Error *error)
+ * corrupt pictures that some rank has met, and collects a checkpoint that all ranks have written. */
+static Status agree_to_go_on(Loop *loop, Status local, bool *stop, Error *error)
 {
-    int64_t flags[3] = {local != STATUS_OK, run_stop_requested(loop->run),
-                        corrupt_list_has_news(loop->corrupt)};
-    comm_all_reduce(loop->run->comm, flags, 3, DTYPE_I64, COMM_MAX, NULL);
+    bool writing = checkpoint_writer_is_busy(loop->writer);
+    int64_t flags[4] = {local != STATUS_OK, run_stop_requested(loop->run),
+                        corrupt_list_has_news(loop->corrupt),
+                        writing && !checkpoint_writer_is_done(loop->writer)};
+    comm_all_reduce(loop->run->comm, flags, 4, DTYPE_I64, COMM_MAX, NULL);
     *stop = flags[1] != 0;
     if (flags[2]) corrupt_list_tell(loop->corrupt, loop->run->comm, &loop->run->log);
-    return flags[0] ? comm_agree(loop->run->comm, local, error) : STATUS_OK;
+    if (flags[0]) return comm_agree(loop->run->comm, local, error);
+    return writing && !flags[3] ? collect(loop, error) : STATUS_OK;
 }
 
 /* A finished step is told, and its batch given back. */
@@ -273,9 +302,9 @@ static Status iterate(Loop *loop, Error *error)
         if (stop || last || checkpoint_is_due(loop) || evaluation_is_due(loop))
             TRY(tell_finished(loop, true, error));
         if (stop || last)
-            TRY(save(loop, error));
+            TRY(save(loop, true, error));
         else if (checkpoint_is_due(loop))
-            TRY(tolerate(loop, save(loop, error), error));
+            TRY(tolerate(loop, state->iteration - 1, save(loop, false, error), error));
         TRY(evaluate(loop, error));
         if (state->finished == state->iteration) /* saving and evaluating are no part of a step */
             loop->last_time = loop->progress.last_time = clock_seconds();
@@ -288,6 +317,20 @@ static Status iterate(Loop *loop, Error *error)
     return comm_agree(loop->state->comm, loop->written, error);
 }
 
+/* checkpoint.async, where MPI lets several threads talk. */
+static void open_writer(Loop *loop)
+{
+    Run *run = loop->run;
+    if (!loop->state->config->checkpoint.async) return;
+    if (comm_size(run->comm) == 1 || strcmp(run->thread_level, "multiple") == 0)
+        loop->writer = checkpoint_writer_create(run->comm);
+    else
+        log_warning(&run->log,
+                    "checkpoint.async: MPI gives thread level %s instead of multiple; checkpoints are "
+                    "written between steps",
+                    run->thread_level);
+}
+
 static Status prepare(Loop *loop, const DataSet *set, const TrainStart *start, Error *error)
 {
     Run *run = loop->run;
@@ -298,6 +341,7 @@ static Status prepare(Loop *loop, const DataSet *set, const TrainStart *start, E
     loop->result->first_iteration = state->iteration;
     LoaderParams params = train_data_loader(state->config, &state->groups, state->device, state->iteration);
     TRY(comm_agree(run->comm, loader_create(&loop->loader, &params, set, error), error));
+    open_writer(loop);
     Status opened = STATUS_OK;
     if (comm_rank(run->comm) == 0) opened = open_metrics(loop, error);
     TRY(comm_agree(run->comm, opened, error));
@@ -334,6 +378,13 @@ Status train_loop(Run *run, TrainState *state, const DataSet *set, const TrainSt
         result->images_per_s =
             (double)(result->iterations * state->config->train.global_batch_size) / fmax(seconds, 1e-9);
     }
+    Error late = {0}; /* where the run has failed already, that is told */
+    Status saved = collect(&loop, &late);
+    if (status == STATUS_OK && saved != STATUS_OK) {
+        status = saved;
+        *error = late;
+    }
+    checkpoint_writer_destroy(loop.writer);
     metrics_close(loop.metrics);
     if (loop.loader) loader_destroy(loop.loader);
     memory_free(loop.config_text);

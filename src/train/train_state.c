@@ -7,6 +7,7 @@
 #include "optim/param_groups.h"
 #include "run/version.h"
 
+#include <limits.h>
 #include <math.h>
 #include <sched.h>
 #include <stdio.h>
@@ -53,8 +54,8 @@ static void prepare_memory(TrainState *state)
         state->submissions[i].values = device_alloc_host(device, (size_t)value_count(state) * sizeof(double));
         state->submissions[i].done = device_event_create(device);
     }
-    if (device_kind(device) == DEVICE_CPU) return;
-    size_t bytes = (size_t)state->ssl.table.flat_count * sizeof(float);
+    if (device_kind(device) == DEVICE_CPU && !state->config->checkpoint.async) return;
+    size_t bytes = (size_t)state->ssl.map.count * sizeof(float);
     TrainMirror *m = &state->mirror;
     float **flats[] = {&m->student, &m->teacher, &m->exp_avg, &m->exp_avg_sq};
     for (int i = 0; i < 4; i++)
@@ -69,15 +70,17 @@ Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *d
     *state = (TrainState){.config = config, .comm = comm, .device = device};
     TRY(ssl_groups_deal(&state->groups, config, comm_rank(comm), comm_size(comm), error));
     config->train.global_batch_size = state->groups.total_groups * state->groups.group_size;
+    TRY(fsdp_ranks_init(&state->ranks, config, comm, device, error));
 
     OpsLimits limits = ssl_ops_limits(config, &state->groups);
     state->ops = ops_create(device, &limits, &(OpsOptions){.threads = threads});
+    state->ops->moving = state->ranks.modules[PARAM_BACKBONE].parts;
     PixelNorm norm = pixel_levels_imagenet();
-    ssl_meta_arch_init(&state->ssl, config, &state->groups, &norm, state->ops, comm);
+    ssl_meta_arch_init(&state->ssl, config, &state->groups, &norm, state->ops, &state->ranks);
     param_groups_assign(&state->ssl.table, state->ssl.vit.config.depth, config->optim.layerwise_decay,
                         config->optim.patch_embed_lr_mult);
     ssl_meta_arch_initialise(&state->ssl, (uint64_t)config->train.seed);
-    adamw_optimizer_init(&state->optimizer, &state->ssl.table, device, config->optim.adamw_beta1,
+    adamw_optimizer_init(&state->optimizer, &state->ssl.map, comm, device, config->optim.adamw_beta1,
                          config->optim.adamw_beta2);
     prepare_memory(state);
     device_download(device, state->control, state->ssl.control.data, sizeof state->control);
@@ -90,7 +93,10 @@ Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *d
 
 void train_state_fini(TrainState *state)
 {
-    if (!state->ops) return;
+    if (!state->ops) {
+        fsdp_ranks_fini(&state->ranks);
+        return;
+    }
     Device *device = state->device;
     device_finish(device);
     device_free(device, state->dino_center_before);
@@ -106,6 +112,7 @@ void train_state_fini(TrainState *state)
     adamw_optimizer_fini(&state->optimizer);
     ssl_meta_arch_fini(&state->ssl);
     ops_destroy(state->ops);
+    fsdp_ranks_fini(&state->ranks);
     *state = (TrainState){0};
 }
 
@@ -118,20 +125,22 @@ static const char *first_bad_loss(const SslFigures *f)
     return isfinite(f->total_loss) ? NULL : "total_loss";
 }
 
-/* The first parameter, in table order, whose squared norm is not finite. */
+/* The first parameter, in table order, whose squared norm is not finite. squares: by segment. */
 static const Param *first_bad(const TrainState *state, const double *squares)
 {
-    for (int i = 0; i < state->ssl.table.count; i++)
-        if (!isfinite(squares[i])) return &state->ssl.table.params[i];
-    return NULL;
+    const ShardMap *map = &state->ssl.map;
+    int first = INT_MAX;
+    for (int s = 0; s < map->table->count; s++)
+        if (!isfinite(squares[s]) && map->order[s] < first) first = map->order[s];
+    return first == INT_MAX ? NULL : &map->table->params[first];
 }
 
-static const Param *first_bad_weight(const TrainState *state, float *flat)
+/* Collective over all ranks. */
+static const Param *first_bad_weight(const TrainState *state, float *local)
 {
     const AdamwOptimizer *o = &state->optimizer;
     double *squares = memory_alloc_array((size_t)o->segments.count, sizeof *squares);
-    state->ops->segment_squares(state->ops, o->squares, tensor_1d(flat, DTYPE_F32, o->flat_count),
-                                &o->segments);
+    adamw_optimizer_squares(o, state->ops, local);
     device_download(state->device, squares, o->squares.data, tensor_bytes(o->squares));
     device_finish(state->device);
     const Param *bad = first_bad(state, squares);
@@ -139,6 +148,7 @@ static const Param *first_bad_weight(const TrainState *state, float *flat)
     return bad;
 }
 
+/* Collective over all ranks. */
 static Status describe_bad_step(const TrainState *state, const TrainStep *step,
                                 const double *gradient_squares, Error *error)
 {
@@ -210,7 +220,7 @@ void train_state_submit(TrainState *state, const Batch *batch)
     s->step = (TrainStep){.iteration = state->iteration, .schedule = update.schedule};
     keep_centers(state);
     ssl_meta_arch_forward_backward(ssl, batch, update.schedule.teacher_temp);
-    adamw_optimizer_step(&state->optimizer, state->ops, ssl->student, ssl->grads, ssl->control,
+    adamw_optimizer_step(&state->optimizer, state->ops, ssl->student, ssl->gradients.local, ssl->control,
                          tensor_rows(ssl->figures, 0, ssl->layout.dino_entropy), &update);
     take_centers_back(state);
     ssl_meta_arch_update_teacher(ssl, update.schedule.momentum);
@@ -257,13 +267,18 @@ static const char *arch_name(ConfigArch arch)
     return names[arch];
 }
 
+static bool has_mirror(const TrainState *state)
+{
+    return state->mirror.student != NULL;
+}
+
 /* Where a checkpoint's tensors lie in host memory: in the mirror, or where they are computed. */
 static CheckpointState host_tensors(TrainState *state)
 {
     SslMetaArch *ssl = &state->ssl;
     const TrainMirror *m = &state->mirror;
-    bool host = device_kind(state->device) == DEVICE_CPU;
-    CheckpointState s = {.table = &ssl->table,
+    bool host = !has_mirror(state);
+    CheckpointState s = {.map = &ssl->map,
                          .student = host ? ssl->student : m->student,
                          .teacher = host ? ssl->teacher : m->teacher,
                          .exp_avg = host ? state->optimizer.exp_avg : m->exp_avg,
@@ -277,18 +292,18 @@ static CheckpointState host_tensors(TrainState *state)
 /* Between the device and the mirror; nothing to do where there is none. */
 static void copy_mirror(TrainState *state, bool to_device)
 {
-    if (device_kind(state->device) == DEVICE_CPU) return;
+    if (!has_mirror(state)) return;
     const SslMetaArch *ssl = &state->ssl;
     const TrainMirror *m = &state->mirror;
-    int64_t flat = ssl->table.flat_count, dino, ibot;
+    int64_t part = ssl->map.count, dino, ibot;
     center_counts(state, &dino, &ibot);
     const struct {
         float *device, *host;
         int64_t count;
-    } pairs[] = {{ssl->student, m->student, flat},
-                 {ssl->teacher, m->teacher, flat},
-                 {state->optimizer.exp_avg, m->exp_avg, flat},
-                 {state->optimizer.exp_avg_sq, m->exp_avg_sq, flat},
+    } pairs[] = {{ssl->student, m->student, part},
+                 {ssl->teacher, m->teacher, part},
+                 {state->optimizer.exp_avg, m->exp_avg, part},
+                 {state->optimizer.exp_avg_sq, m->exp_avg_sq, part},
                  {ssl->dino_center, m->dino_center, dino},
                  {ssl->ibot_center, m->ibot_center, ibot}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
@@ -394,9 +409,9 @@ Status train_state_load_pretrained(TrainState *state, const char *path, Error *e
     copy_mirror(state, false);
     CheckpointState host = host_tensors(state);
     Status status =
-        checkpoint_load_backbone(path, CHECKPOINT_TEACHER, &ssl->table, host.student, state->comm, error);
+        checkpoint_load_backbone(path, CHECKPOINT_TEACHER, &ssl->map, host.student, state->comm, error);
     if (status != STATUS_OK) return status_prefix(error, status, "student.pretrained_weights");
-    memcpy(host.teacher, host.student, (size_t)ssl->table.flat_count * sizeof *host.teacher);
+    memcpy(host.teacher, host.student, (size_t)ssl->map.count * sizeof *host.teacher);
     copy_mirror(state, true);
     ssl_meta_arch_refresh(ssl);
     return STATUS_OK;
@@ -434,12 +449,15 @@ void train_state_log_precision(const TrainState *state, Log *log)
 void train_state_log_memory(const TrainState *state, size_t batch_bytes, Log *log)
 {
     const SslMetaArch *ssl = &state->ssl;
-    double flat = (double)ssl->table.flat_count * sizeof(float) / 1048576.0;
-    double reduced = ((ssl->student_reduced != NULL) + (ssl->teacher_reduced != NULL)) * flat / 2;
-    log_info(log,
-             "memory of a rank, MiB: weights of student and teacher %.1f, gradients %.1f, AdamW moments "
-             "%.1f, 16-bit copies %.1f",
-             2 * flat, flat, 2 * flat, reduced);
+    const double mib = 1048576.0, part = (double)ssl->map.count * sizeof(float) / mib;
+    log_info(
+        log,
+        "memory of a rank, MiB: weights of student and teacher %.1f, gradients %.1f, AdamW moments "
+        "%.1f, copies for computing %.1f, gradients under way %.1f",
+        2 * part, part, 2 * part,
+        (double)(sharded_weights_bytes(&ssl->student_copies) + sharded_weights_bytes(&ssl->teacher_copies)) /
+            mib,
+        (double)ssl->gradients.bytes / mib);
     log_info(log, "memory of a rank, MiB: step %.1f, scratch of operations %.1f, batches %.1f",
              (double)ssl->step.capacity / 1048576.0, (double)state->ops->scratch->capacity / 1048576.0,
              (double)batch_bytes / 1048576.0);

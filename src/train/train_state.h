@@ -36,8 +36,8 @@ typedef struct {
 
 enum { TRAIN_SUBMISSIONS = 2 }; /* steps that can be under way */
 
-/* Host copies of what a checkpoint holds, where the device has memory of its own; all NULL on a CPU. Owned.
- */
+/* Host copies of this rank's part of what a checkpoint holds, where the device has memory of its own or
+ * checkpoints are written while training goes on (checkpoint.async); else all NULL. Owned. */
 typedef struct {
     float *student, *teacher, *exp_avg, *exp_avg_sq, *dino_center, *ibot_center;
 } TrainMirror;
@@ -47,6 +47,7 @@ typedef struct {
     Comm *comm;     /* borrowed */
     Device *device; /* borrowed */
     SslGroups groups;
+    FsdpRanks ranks;
     Ops *ops; /* owned */
     SslMetaArch ssl;
     AdamwOptimizer optimizer;
@@ -67,8 +68,9 @@ typedef struct {
  */
 int train_state_threads(const Config *config, int ranks_on_node);
 
-/* Deals groups, builds the networks with initial weights and plans memory. Writes the resolved global batch
- * into config->train.global_batch_size. Own storage, released by train_state_fini (also after a failure). */
+/* Deals groups and parts of weights, builds the networks with initial weights and plans memory. Writes the
+ * resolved global batch into config->train.global_batch_size. Own storage, released by train_state_fini (also
+ * after a failure). Collective over COMM; the outcome is the same on all ranks. */
 Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *device, int threads,
                         Error *error);
 void train_state_fini(TrainState *state);
@@ -86,7 +88,8 @@ void train_state_submit(TrainState *state, const Batch *batch);
 Status train_state_finish(TrainState *state, bool all, TrainStep *step, bool *ready, Error *error);
 
 /* The state as the checkpoint functions take it, after iteration `iteration`, in host memory; config_text is
- * borrowed. All submitted steps must be finished. */
+ * borrowed. All submitted steps must be finished. With checkpoint.async it is a copy, which stays as it is
+ * until the next call. */
 CheckpointState train_state_checkpoint(TrainState *state, int64_t iteration, char *config_text);
 
 /* Continues from a checkpoint: weights, moments, centres, counters. Keys of the saved configuration that must

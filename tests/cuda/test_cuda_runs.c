@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LIMIT_SECONDS = 100, WORDS_MAX = 24 };
+enum { LIMIT_SECONDS = 100, WORDS_MAX = 32 };
 
 /* Small, and in fp32. */
 static const char *const COMMON[] = {"train.batch_size_per_gpu=2",
@@ -43,17 +43,33 @@ static void tear_down(void)
 
 TestSuite(cuda_runs, .init = set_up, .fini = tear_down, .timeout = 240);
 
-/* Trains in the folder `run` until `steps` are done in this call. */
-static void train(int ranks, const char *run, const char *device, const char *steps)
+static const char *const FULL_SHARD[] = {"compute_precision.student.backbone.sharding_strategy=FULL_SHARD",
+                                         "compute_precision.student.dino_head.sharding_strategy=FULL_SHARD",
+                                         "compute_precision.student.ibot_head.sharding_strategy=FULL_SHARD",
+                                         "compute_precision.teacher.backbone.sharding_strategy=FULL_SHARD",
+                                         "compute_precision.teacher.dino_head.sharding_strategy=FULL_SHARD",
+                                         "compute_precision.teacher.ibot_head.sharding_strategy=FULL_SHARD",
+                                         NULL};
+
+/* Trains in the folder `run` until `steps` are done in this call, with more words (or NULL). */
+static void train_with(int ranks, const char *run, const char *device, const char *steps,
+                       const char *const *more)
 {
     const char *words[WORDS_MAX] = {device, steps};
     int count = 2;
     for (int i = 0; COMMON[i]; i++)
         words[count++] = COMMON[i];
+    for (int i = 0; more && more[i]; i++)
+        words[count++] = more[i];
     Process process = train_support_pretrain(&temp, ranks, run, words);
     ProcessResult result = process_finish(&process, LIMIT_SECONDS);
     cr_assert_eq(result.exit_status, 75, "%s: exit %d: %s", run, result.exit_status, result.err);
     process_result_fini(&result);
+}
+
+static void train(int ranks, const char *run, const char *device, const char *steps)
+{
+    train_with(ranks, run, device, steps, NULL);
 }
 
 static const char CPU[] = "compute.device=cpu", CUDA[] = "compute.device=cuda";
@@ -82,7 +98,8 @@ static void expect_same_bits(const char *run_a, const char *run_b)
               run_b, (long long)d.differing_bits, (long long)d.tensors);
 }
 
-/* One rank, two ranks that share a GPU, and a run in two pieces, of which a CPU did neither. */
+/* One rank, two ranks that share a GPU, two with parts of the weights, and a run in two pieces, of which a
+ * CPU did neither. */
 Test(cuda_runs, ranks_and_resuming_change_nothing)
 {
     TWIN_REQUIRE();
@@ -91,10 +108,13 @@ Test(cuda_runs, ranks_and_resuming_change_nothing)
     train(0, "cpu", CPU, FIVE);
     train(0, "one", CUDA, FIVE);
     train(2, "two", CUDA, FIVE);
+    unsetenv("EMULATOR_GPU"); /* a GPU for each rank, where several can be had: NCCL between them */
+    train_with(2, "sharded", CUDA, FIVE, FULL_SHARD);
     train(0, "pieces", CUDA, TWO);
     train(0, "pieces", CUDA, THREE);
     expect_equal_within_rounding("cpu", "one");
     expect_equal_within_rounding("one", "two");
+    expect_equal_within_rounding("one", "sharded");
     expect_same_bits("one", "pieces");
     char *log = temp_folder_read(&temp, "two/log.txt");
     cr_expect(strstr(log, "2 ranks"), "%s", log);

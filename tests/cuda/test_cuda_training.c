@@ -159,10 +159,10 @@ static double weights_differ(Training *a, Training *b, char name[160])
         const float *a, *b;
     } roles[] = {{"student", x.student, y.student}, {"teacher", x.teacher, y.teacher}};
     double worst = 0;
-    cr_assert_eq(memcmp(a->initial, b->initial, (size_t)x.table->flat_count * sizeof(float)), 0);
+    cr_assert_eq(memcmp(a->initial, b->initial, (size_t)x.map->count * sizeof(float)), 0);
     for (int r = 0; r < 2; r++)
-        for (int i = 0; i < x.table->count; i++) {
-            const Param *p = &x.table->params[i];
+        for (int i = 0; i < x.map->table->count; i++) {
+            const Param *p = &x.map->table->params[i];
             double apart = distance(roles[r].a, roles[r].b, p), update = distance(roles[r].a, a->initial, p);
             double share = apart > 0 ? apart / update : 0.0;
             if (!(share <= worst)) {
@@ -184,7 +184,7 @@ static void expect_same_rest(Training *a, Training *b)
     static const double MOMENTS = 1e-3, CENTERS = 1e-4;
     CheckpointState x = train_state_checkpoint(&a->state, 9, NULL),
                     y = train_state_checkpoint(&b->state, 9, NULL);
-    int64_t n = x.table->flat_count;
+    int64_t n = x.map->count;
     cr_expect_lt(vectors_differ(x.exp_avg, y.exp_avg, n), MOMENTS);
     cr_expect_lt(vectors_differ(x.exp_avg_sq, y.exp_avg_sq, n), MOMENTS);
     cr_assert(x.dino_center_count == y.dino_center_count && x.ibot_center_count == y.ibot_center_count);
@@ -201,7 +201,7 @@ static bool same_bits(Training *a, Training *b)
 {
     CheckpointState x = train_state_checkpoint(&a->state, 0, NULL),
                     y = train_state_checkpoint(&b->state, 0, NULL);
-    size_t flat = (size_t)x.table->flat_count, dino = (size_t)x.dino_center_count,
+    size_t flat = (size_t)x.map->count, dino = (size_t)x.dino_center_count,
            ibot = (size_t)x.ibot_center_count;
     const struct {
         const float *a, *b;

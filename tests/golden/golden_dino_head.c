@@ -33,9 +33,9 @@ static double dot(const float *a, const float *b, int64_t n)
 
 static void check_backward(Case *c, DinoHeadActivations *acts, Tensor scale, const float *cotangent)
 {
-    Weights weights = {.table = &c->table, .master = c->params};
-    Tensor v = param_matrix_view(&c->table, c->head.weight_v, c->params);
-    Tensor dv = param_matrix_view(&c->table, c->head.weight_v, c->grads);
+    Weights weights = {.master = param_values_flat(&c->table, c->params)};
+    Tensor v = param_matrix_view(param_values_flat(&c->table, c->params), c->head.weight_v);
+    Tensor dv = param_matrix_view(param_values_flat(&c->table, c->grads), c->head.weight_v);
     Tensor d_scores = golden_params_input(cotangent, c->n, c->K);
     float *w = memory_alloc_array((size_t)(c->K * c->d), sizeof(float));
     float *d_bottleneck = memory_alloc_array((size_t)(c->n * c->d), sizeof(float));
@@ -45,10 +45,12 @@ static void check_backward(Case *c, DinoHeadActivations *acts, Tensor scale, con
     Tensor dx = tensor_2d(d_bottleneck, DTYPE_F32, c->n, c->d);
     c->ops->linear_backward_input(c->ops, dx, d_scores, tensor_2d(w, DTYPE_F32, c->K, c->d));
     c->ops->linear_backward_weight(c->ops, dv, tensor_none(), d_scores, acts->bottleneck);
-    c->ops->weight_norm_backward(c->ops, dv, param_vector_view(&c->table, c->head.weight_g, c->grads), v,
-                                 param_vector_view(&c->table, c->head.weight_g, c->params));
+    c->ops->weight_norm_backward(
+        c->ops, dv, param_vector_view(param_values_flat(&c->table, c->grads), c->head.weight_g), v,
+        param_vector_view(param_values_flat(&c->table, c->params), c->head.weight_g));
     dino_head_backward(&c->head, c->ops, &weights, acts,
-                       tensor_2d(d_in, DTYPE_F32, c->n, c->head.config.in_dim), dx, c->grads, NULL);
+                       tensor_2d(d_in, DTYPE_F32, c->n, c->head.config.in_dim), dx,
+                       param_values_flat(&c->table, c->grads), NULL);
     char group[128];
     snprintf(group, sizeof group, "%s/grad/params", c->name);
     golden_params_compare(c->golden, &c->table, GOLDEN_NAMES_PLAIN, c->grads, group);
@@ -80,14 +82,15 @@ static void check_case(Case *c)
     dino_head_activations(&c->head, &plan, DTYPE_F32, c->n, true);
     Arena arena = arena_create(plan.peak);
     DinoHeadActivations acts = dino_head_activations(&c->head, &arena, DTYPE_F32, c->n, true);
-    Weights weights = {.table = &c->table, .master = c->params};
+    Weights weights = {.master = param_values_flat(&c->table, c->params)};
     dino_head_forward(&c->head, c->ops, &weights, &acts, golden_params_input(input, c->n, config.in_dim),
                       NULL);
     float *scores = memory_alloc_array((size_t)(c->n * c->K), sizeof(float));
     float *scale_memory = memory_alloc_array((size_t)c->K, sizeof(float));
     Tensor scale = tensor_1d(scale_memory, DTYPE_F32, c->K);
-    Tensor v = param_matrix_view(&c->table, c->head.weight_v, c->params);
-    c->ops->prototype_scale(c->ops, scale, v, param_vector_view(&c->table, c->head.weight_g, c->params));
+    Tensor v = param_matrix_view(param_values_flat(&c->table, c->params), c->head.weight_v);
+    c->ops->prototype_scale(c->ops, scale, v,
+                            param_vector_view(param_values_flat(&c->table, c->params), c->head.weight_g));
     c->ops->prototype_scores(c->ops, tensor_2d(scores, DTYPE_F32, c->n, c->K), acts.bottleneck, v, scale);
     golden_compare(c->golden, scores, c->n * c->K, "%s/out", c->name);
     const float *cotangent = golden_f32(c->golden, &shape, "%s/cotangent", c->name);

@@ -72,7 +72,8 @@ static void check_pass(Case *c, Arena *arena)
     double loss = 0;
     for (int64_t i = 0; i < tensor_count(x); i++)
         loss += (double)tensor_f32(x)[i] * (double)tensor_f32(dx)[i];
-    vit_block_backward(c->block, c->ops, &c->weights, &acts, dx, grads, &scratch);
+    vit_block_backward(c->block, c->ops, &c->weights, &acts, dx, param_values_flat(c->table, grads),
+                       &scratch);
     golden_compare_f64(c->golden, &loss, 1, "%s/loss", c->name);
     for (int set = 0; set < c->set_count; set++) {
         int64_t n = c->sequences[set] * c->tokens_each[set] * c->D;
@@ -112,7 +113,7 @@ void golden_stochastic_depth(Golden *golden)
                          .layerscale = golden_params_any(golden, "params", "ls1.gamma") ? 1.0 : 0.0};
     ParamTable table;
     param_table_init(&table);
-    param_table_begin_unit(&table);
+    param_table_begin_unit(&table, PARAM_BACKBONE);
     VitBlock block = vit_block_build(&table, PARAM_BACKBONE, &spec, "");
     float *params = memory_alloc_array((size_t)table.flat_count, sizeof(float));
     golden_params_load(golden, &table, GOLDEN_NAMES_PLAIN, params, "params");
@@ -125,7 +126,7 @@ void golden_stochastic_depth(Golden *golden)
                   .name = *name,
                   .block = &block,
                   .table = &table,
-                  .weights = {.table = &table, .master = params},
+                  .weights = {.master = param_values_flat(&table, params)},
                   .D = spec.embed_dim};
         check_case(&c);
     }

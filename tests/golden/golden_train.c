@@ -20,6 +20,7 @@ typedef struct {
     SslGroups groups;
     Ops *ops;
     Comm *comm;
+    FsdpRanks fsdp;
     SslMetaArch ssl;
     AdamwOptimizer optimizer;
     Batch batch;
@@ -162,7 +163,9 @@ static void run_init(Run *run, Golden *golden)
     run->comm = comm_self_create();
     OpsLimits limits = ssl_ops_limits(&run->config, &run->groups);
     run->ops = golden_device_open(golden, &limits);
-    ssl_meta_arch_init(&run->ssl, &run->config, &run->groups, NULL, run->ops, run->comm);
+    if (fsdp_ranks_init(&run->fsdp, &run->config, run->comm, run->ops->device, &error) != STATUS_OK)
+        golden_fail(golden, "strategies: %s", error.text);
+    ssl_meta_arch_init(&run->ssl, &run->config, &run->groups, NULL, run->ops, &run->fsdp);
     load_params(run, run->ssl.student, "init/student/params");
     /* a file may say that both networks start alike by leaving the teacher out */
     bool teacher = golden_has(golden, "init/teacher/params");
@@ -170,8 +173,8 @@ static void run_init(Run *run, Golden *golden)
     ssl_meta_arch_refresh(&run->ssl);
     param_groups_assign(&run->ssl.table, run->config.student.depth, run->config.optim.layerwise_decay,
                         run->config.optim.patch_embed_lr_mult);
-    adamw_optimizer_init(&run->optimizer, &run->ssl.table, run->ops->device, run->config.optim.adamw_beta1,
-                         run->config.optim.adamw_beta2);
+    adamw_optimizer_init(&run->optimizer, &run->ssl.map, run->comm, run->ops->device,
+                         run->config.optim.adamw_beta1, run->config.optim.adamw_beta2);
     int64_t side = run->config.crops.global_crops_size / run->config.student.patch_size;
     run->batch = (Batch){.samples = run->groups.groups * run->groups.group_size,
                          .group_size = run->groups.group_size,
@@ -190,6 +193,7 @@ static void run_fini(Run *run)
     adamw_optimizer_fini(&run->optimizer);
     ssl_meta_arch_fini(&run->ssl);
     golden_device_close(run->ops);
+    fsdp_ranks_fini(&run->fsdp);
     comm_destroy(run->comm);
     config_fini(&run->config);
 }
@@ -411,10 +415,10 @@ static void train_step(Run *run, const TrainSchedules *schedules, int64_t step)
     snprintf(group, sizeof group, "step%d/grad/params", (int)step);
     if (golden_has(run->golden, "%s", group))
         golden_params_compare(run->golden, &run->ssl.table, GOLDEN_NAMES_WITH_MODULE,
-                              fetch_flat(run, run->ssl.grads), group);
+                              fetch_flat(run, run->ssl.gradients.local), group);
     AdamwOptimizerStep update = {.schedule = values, .clip_grad = run->config.optim.clip_grad};
-    adamw_optimizer_step(&run->optimizer, run->ops, run->ssl.student, run->ssl.grads, run->ssl.control,
-                         run->ssl.figures, &update);
+    adamw_optimizer_step(&run->optimizer, run->ops, run->ssl.student, run->ssl.gradients.local,
+                         run->ssl.control, run->ssl.figures, &update);
     const double *control =
         golden_device_f64(run->golden, run->ops, tensor_f64(run->ssl.control), CONTROL_COUNT);
     for (int m = 0; m < PARAM_MODULE_COUNT; m++) {

@@ -59,7 +59,7 @@ static void model_init(Model *m, Golden *golden, const Ops *ops)
     size_t bytes = (size_t)m->table.flat_count * sizeof(float);
     m->params = device_alloc(ops->device, bytes);
     m->grads = device_alloc(ops->device, bytes);
-    m->weights = (Weights){.table = &m->table, .master = m->params};
+    m->weights = (Weights){.master = param_values_flat(&m->table, m->params)};
     float *host = memory_alloc(bytes);
     golden_params_load(golden, &m->table, GOLDEN_NAMES_PLAIN, host, "params");
     device_upload(ops->device, m->params, host, bytes);
@@ -226,9 +226,9 @@ static void check_backward(Model *m, Case *c)
         dimages[set] = c->input.sets[set].images;
         dimages[set].data = device_alloc(ops->device, tensor_bytes(dimages[set]));
     }
-    vit_norm_backward(&m->vit, ops, &m->weights, &c->pass, tensor_none(), c->d_normed, c->stats, m->grads,
-                      NULL);
-    vit_backward(&m->vit, ops, &m->weights, &c->pass, m->grads, dimages, NULL);
+    vit_norm_backward(&m->vit, ops, &m->weights, &c->pass, tensor_none(), c->d_normed, c->stats,
+                      param_values_flat(&m->table, m->grads), NULL);
+    vit_backward(&m->vit, ops, &m->weights, &c->pass, param_values_flat(&m->table, m->grads), dimages, NULL);
     char group[128];
     snprintf(group, sizeof group, "%s/grad/params", c->name);
     golden_params_compare(m->golden, &m->table, GOLDEN_NAMES_PLAIN,

@@ -30,20 +30,21 @@ static ParamTable make_table(Shape shape)
     ParamTable table;
     int64_t d = shape.dim;
     param_table_init(&table);
-    param_table_begin_unit(&table);
+    param_table_begin_unit(&table, PARAM_BACKBONE);
     add(&table, PARAM_BACKBONE, "cls_token", 3, (int64_t[]){1, 1, d});
     add(&table, PARAM_BACKBONE, "patch_embed.proj.weight", 4, (int64_t[]){d, 3, 7, 7});
     for (int64_t i = 0; i < shape.depth; i++) {
         char name[80];
-        param_table_begin_unit(&table);
+        param_table_begin_unit(&table, PARAM_BACKBONE);
         if (shape.chunks)
             snprintf(name, sizeof name, "blocks.%d.%d.attn.qkv.weight", (int)(i % shape.chunks), (int)i);
         else
             snprintf(name, sizeof name, "blocks.%d.attn.qkv.weight", (int)i);
         add(&table, PARAM_BACKBONE, name, 2, (int64_t[]){3 * d, d});
     }
-    param_table_begin_unit(&table);
+    param_table_begin_unit(&table, PARAM_DINO_HEAD);
     add(&table, PARAM_DINO_HEAD, "last_layer.weight_v", 2, (int64_t[]){101, 13});
+    param_table_begin_unit(&table, PARAM_IBOT_HEAD);
     add(&table, PARAM_IBOT_HEAD, "last_layer.weight_g", 2, (int64_t[]){101, 1});
     return table;
 }
@@ -51,16 +52,18 @@ static ParamTable make_table(Shape shape)
 /* A state and what it stands on. */
 typedef struct {
     ParamTable table;
+    ShardMap map; /* everything on every rank */
     CheckpointState state;
 } Owned;
 
-static Owned *make_state(Shape shape)
+static Owned *make_state(Shape shape, const Comm *comm)
 {
     Owned *owned = memory_alloc(sizeof *owned);
     owned->table = make_table(shape);
     size_t count = (size_t)owned->table.flat_count;
     CheckpointState *s = &owned->state;
-    s->table = &owned->table;
+    shard_map_init_whole(&owned->map, &owned->table, comm);
+    s->map = &owned->map;
     s->student = memory_alloc_array(count, sizeof(float));
     s->teacher = memory_alloc_array(count, sizeof(float));
     s->exp_avg = memory_alloc_array(count, sizeof(float));
@@ -78,6 +81,7 @@ static void destroy_state(Owned *owned)
     memory_free(s->exp_avg);
     memory_free(s->exp_avg_sq);
     memory_free(s->dino_center);
+    shard_map_fini(&owned->map);
     param_table_fini(&owned->table);
     memory_free(owned);
 }
@@ -112,7 +116,7 @@ static int64_t visit_state(CheckpointState *s, int64_t iteration, bool fill)
     float *const flats[] = {s->student, s->teacher, s->exp_avg, s->exp_avg_sq};
     int64_t wrong = 0;
     for (int role = 0; role < 4; role++)
-        wrong += visit_flat(s->table, flats[role], iteration, role, fill);
+        wrong += visit_flat(s->map->table, flats[role], iteration, role, fill);
     for (int64_t i = 0; i < CENTER; i++) {
         if (fill) s->dino_center[i] = value_at(iteration, 9, 0, i);
         wrong += s->dino_center[i] != value_at(iteration, 9, 0, i);
@@ -172,7 +176,7 @@ static Shape shape_of(const MpiCase *c, int index)
 /* FOLDER ITERATION KEEP [DEPTH DIM CHUNKS] */
 Status case_checkpoint_save(MpiCase *c)
 {
-    Owned *owned = make_state(shape_of(c, 3));
+    Owned *owned = make_state(shape_of(c, 3), c->comm);
     Status status = checkpoint_clean(c->argv[0], c->comm, &c->error);
     if (status == STATUS_OK)
         status = save(c, c->argv[0], &owned->state, mpi_case_number(c, 1, 0), (int)mpi_case_number(c, 2, 0));
@@ -185,7 +189,7 @@ Status case_checkpoint_save(MpiCase *c)
 /* FILE [DEPTH DIM CHUNKS] */
 Status case_checkpoint_load(MpiCase *c)
 {
-    Owned *owned = make_state(shape_of(c, 1));
+    Owned *owned = make_state(shape_of(c, 1), c->comm);
     Status status = load(c, c->argv[0], &owned->state);
     destroy_state(owned);
     return status;
@@ -196,7 +200,7 @@ Status case_checkpoint_latest(MpiCase *c)
 {
     char path[CHECKPOINT_PATH_MAX];
     bool found;
-    Owned *owned = make_state(shape_of(c, 1));
+    Owned *owned = make_state(shape_of(c, 1), c->comm);
     Status status = checkpoint_find_latest(c->argv[0], c->comm, &c->run->log, path, &found, &c->error);
     if (status == STATUS_OK && found) status = load(c, path, &owned->state);
     if (status == STATUS_OK && !found && c->rank == 0) fprintf(stderr, "found none\n");
@@ -220,7 +224,10 @@ Status case_checkpoint_backbone(MpiCase *c)
                        (size_t)table.params[id].count * sizeof *expected);
         EXPECT(c, meta.global_crops_size == 28 && meta.config[0] == 't');
         checkpoint_meta_fini(&meta);
-        status = checkpoint_load_backbone(c->argv[0], CHECKPOINT_TEACHER, &table, flat, c->comm, &c->error);
+        ShardMap map;
+        shard_map_init_whole(&map, &table, c->comm);
+        status = checkpoint_load_backbone(c->argv[0], CHECKPOINT_TEACHER, &map, flat, c->comm, &c->error);
+        shard_map_fini(&map);
         EXPECT(c,
                status != STATUS_OK || memcmp(flat, expected, (size_t)table.flat_count * sizeof *flat) == 0);
     }
@@ -235,7 +242,7 @@ Status case_checkpoint_storm(MpiCase *c)
 {
     char path[CHECKPOINT_PATH_MAX];
     bool found;
-    Owned *owned = make_state((Shape){6, 128, 0});
+    Owned *owned = make_state((Shape){6, 128, 0}, c->comm);
     Status status = checkpoint_clean(c->argv[0], c->comm, &c->error);
     if (status == STATUS_OK)
         status = checkpoint_find_latest(c->argv[0], c->comm, &c->run->log, path, &found, &c->error);
@@ -253,7 +260,7 @@ Status case_checkpoint_storm(MpiCase *c)
  * as it was; with the limit lifted the next one succeeds. */
 Status case_checkpoint_full(MpiCase *c)
 {
-    Owned *owned = make_state((Shape){3, 32, 0});
+    Owned *owned = make_state((Shape){3, 32, 0}, c->comm);
     struct rlimit old, small;
     getrlimit(RLIMIT_FSIZE, &old);
     small = old;
@@ -279,7 +286,7 @@ Status case_checkpoint_full(MpiCase *c)
 Status case_checkpoint_bandwidth(MpiCase *c)
 {
     int64_t dim = 512, depth = mpi_case_number(c, 1, 300) * (1 << 20) / (16 * 3 * dim * dim);
-    Owned *owned = make_state((Shape){depth ? depth : 1, dim, 0});
+    Owned *owned = make_state((Shape){depth ? depth : 1, dim, 0}, c->comm);
     CheckpointState *s = &owned->state;
     double mib = 16.0 * (double)owned->table.flat_count / (1 << 20), best_save = 1e9, best_load = 1e9;
     Status status = save(c, c->argv[0], s, 0, 1);

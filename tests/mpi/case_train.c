@@ -93,7 +93,8 @@ Status case_train_poison(MpiCase *c)
         status = checkpoint_load(path, &saved, c->comm, &c->error);
         if (status == STATUS_OK) {
             float *flat = strcmp(c->argv[2], "teacher") == 0 ? saved.teacher : saved.student;
-            flat[state.ssl.table.params[5].offset + 3] = NAN;
+            ShardRange range = shard_map_range(&state.ssl.map, 5);
+            if (range.start == 0 && range.count > 3) flat[range.local + 3] = NAN;
             status = checkpoint_save(folder, &saved, 0, 0, c->comm, &c->error);
             if (c->rank == 0) fprintf(stderr, "poisoned %s\n", state.ssl.table.params[5].name);
             checkpoint_meta_fini(&saved.meta);

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LIMIT_SECONDS = 60, WORDS_MAX = 16 };
+enum { LIMIT_SECONDS = 60, WORDS_MAX = 24 };
 
 static const double LOSSES_5 = 1e-6, LOSSES_20 = 1e-5, TENSORS = 1e-3;
 
@@ -128,6 +128,14 @@ Test(train, the_same_ranks_give_the_same_bits_and_so_does_resuming)
     train(2, "again", WORDS(centering), WORDS("train.num_workers=2"), 0, NULL);
     expect_same_bits("whole", "again");
 
+    train(2, "beside", WORDS(centering), WORDS("checkpoint.async=true", "checkpoint.period=5"), 0,
+          "s, beside training");
+    for (long iteration = 9; iteration <= 19; iteration += 10) {
+        TrainDifference d = train_support_runs_differ(&temp, "whole", "beside", iteration);
+        cr_expect(d.tensors > 100 && d.differing_bits == 0, "written beside training: %lld tensors differ",
+                  (long long)d.differing_bits);
+    }
+
     train(2, "halves", WORDS(centering), WORDS("train.stop_after_iterations=10"), 75,
           "stopped after iteration 10 of 20");
     TempPath halves = temp_folder_in(&temp, "halves"), moved = temp_folder_in(&temp, "moved");
@@ -144,6 +152,116 @@ Test(train, the_same_ranks_give_the_same_bits_and_so_does_resuming)
     expect_equal_within_rounding("whole", "moved");
 }
 
+/* --- sharded weights --- */
+
+#define SHARDED(strategy)                                                  \
+    "compute_precision.student.backbone.sharding_strategy=" strategy,      \
+        "compute_precision.student.dino_head.sharding_strategy=" strategy, \
+        "compute_precision.student.ibot_head.sharding_strategy=" strategy, \
+        "compute_precision.teacher.backbone.sharding_strategy=" strategy,  \
+        "compute_precision.teacher.dino_head.sharding_strategy=" strategy, \
+        "compute_precision.teacher.ibot_head.sharding_strategy=" strategy
+
+enum { STRATEGY_WORDS = 6 };
+
+static const char *const STRATEGIES[][STRATEGY_WORDS + 1] = {
+    {SHARDED("NO_SHARD")}, {SHARDED("SHARD_GRAD_OP")}, {SHARDED("FULL_SHARD")}, {SHARDED("HYBRID_SHARD")}};
+enum { NO_SHARD, SHARD_GRAD_OP, FULL_SHARD, HYBRID_SHARD, STRATEGY_COUNT };
+
+static const char TEN[] = "train.stop_after_iterations=10";
+
+/* Ten steps of the start "start" in two runs. */
+static void expect_equal_ten(const char *run_a, const char *run_b)
+{
+    TempPath a = temp_folder_in(&temp, "%s", run_a), b = temp_folder_in(&temp, "%s", run_b),
+             start = train_support_checkpoint(&temp, "start", 0),
+             file_a = train_support_checkpoint(&temp, run_a, 9),
+             file_b = train_support_checkpoint(&temp, run_b, 9);
+    double ten = train_support_losses_differ(a.text, b.text, 10);
+    cr_expect(ten >= 0 && ten < LOSSES_5, "%s and %s: losses differ by %g in 10 steps", run_a, run_b, ten);
+    TrainDifference d = train_support_checkpoints_differ(file_a.text, file_b.text, start.text);
+    cr_expect(d.tensors > 100 && d.worst < TENSORS, "%s and %s: %s differs by %g of its update", run_a, run_b,
+              d.tensor, d.worst);
+}
+
+/* 8 ranks are two nodes of 4, 4 are two of 2; 2 and 3 are one. */
+Test(train, strategies_change_nothing)
+{
+    static const int counts[] = {1, 2, 3, 4, 8};
+    static const char *const nodes[] = {"1", "2", "3", "2", "4"};
+    save_start(NULL);
+    train(1, "plain", STRATEGIES[NO_SHARD], WORDS(TEN), 75, NULL);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        for (int s = counts[i] == 1 ? SHARD_GRAD_OP : NO_SHARD; s < STRATEGY_COUNT; s++) {
+            char run[32], per_node[48];
+            snprintf(run, sizeof run, "n%d-s%d", counts[i], s);
+            snprintf(per_node, sizeof per_node, "compute.ranks_per_node=%s", nodes[i]);
+            train(counts[i], run, STRATEGIES[s], WORDS(TEN, per_node), 75, NULL);
+            expect_equal_ten("plain", run);
+        }
+    }
+}
+
+/* What a strategy has to do with: micro-batches, chunks of blocks, a shared head, recomputation, and a module
+ * that is cut beside one that is not. */
+Test(train, strategies_go_with_everything_else)
+{
+    static const char *const variants[][4] = {
+        {"train.micro_batch_size=5", "train.checkpoint_activations=block"},
+        {"student.block_chunks=2"},
+        {"ibot.separate_head=false", "train.centering=centering", "dino.koleo_scope=global"}};
+    static const char *const mixed[] = {"compute_precision.student.dino_head.sharding_strategy=NO_SHARD",
+                                        "compute_precision.teacher.ibot_head.sharding_strategy=NO_SHARD",
+                                        "compute_precision.teacher.backbone.sharding_strategy=FULL_SHARD",
+                                        TEN, NULL};
+    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
+        TempPath start = temp_folder_in(&temp, "start");
+        ProcessResult removed = process_run(WORDS("rm", "-rf", start.text), LIMIT_SECONDS);
+        process_result_fini(&removed);
+        save_start(variants[i]);
+        char plain[16], sharded[16];
+        snprintf(plain, sizeof plain, "plain-%zu", i);
+        snprintf(sharded, sizeof sharded, "mixed-%zu", i);
+        train(1, plain, variants[i], WORDS(TEN), 75, NULL);
+        train(3, sharded, variants[i], mixed, 75, NULL);
+        expect_equal_ten(plain, sharded);
+    }
+}
+
+Test(train, sharded_runs_repeat_and_resume_on_any_ranks_and_strategy)
+{
+    static const struct {
+        int ranks, strategy;
+    } goes_on[] = {{1, NO_SHARD}, {2, FULL_SHARD}, {3, SHARD_GRAD_OP}, {8, HYBRID_SHARD}};
+    save_start(NULL);
+    train(1, "plain", STRATEGIES[NO_SHARD], WORDS(TEN), 75, NULL);
+    train(4, "half", STRATEGIES[FULL_SHARD], WORDS("train.stop_after_iterations=5"), 75, NULL);
+    TempPath half = temp_folder_in(&temp, "half");
+    for (size_t i = 0; i < sizeof goes_on / sizeof *goes_on; i++) {
+        char run[32];
+        snprintf(run, sizeof run, "on-%d", goes_on[i].ranks);
+        TempPath to = temp_folder_in(&temp, "%s", run);
+        ProcessResult copy = process_run(WORDS("cp", "-r", half.text, to.text), LIMIT_SECONDS);
+        cr_assert_eq(copy.exit_status, 0, "%s", copy.err);
+        process_result_fini(&copy);
+        train(goes_on[i].ranks, run, STRATEGIES[goes_on[i].strategy],
+              WORDS("train.stop_after_iterations=5", "compute.ranks_per_node=4"), 75,
+              "resuming after iteration 4");
+        expect_equal_ten("plain", run);
+    }
+    train(4, "whole", STRATEGIES[FULL_SHARD], WORDS(TEN), 75, NULL);
+    train(4, "half", STRATEGIES[FULL_SHARD], WORDS("train.stop_after_iterations=5"), 75, NULL);
+    TrainDifference d = train_support_runs_differ(&temp, "whole", "half", 9);
+    cr_expect(d.tensors > 100 && d.differing_bits == 0, "%lld of %lld tensors differ",
+              (long long)d.differing_bits, (long long)d.tensors);
+}
+
+Test(train, nodes_of_different_size_are_refused)
+{
+    train(3, "run", STRATEGIES[HYBRID_SHARD], WORDS("compute.ranks_per_node=2"), 2,
+          "compute.ranks_per_node: 2 does not divide 3 ranks");
+}
+
 /* --- bf16 against fp32 --- */
 
 #define ALL_IN(type)                                                             \
@@ -153,6 +271,11 @@ Test(train, the_same_ranks_give_the_same_bits_and_so_does_resuming)
         "compute_precision.teacher.backbone.mixed_precision.param_dtype=" type,  \
         "compute_precision.teacher.dino_head.mixed_precision.param_dtype=" type, \
         "compute_precision.teacher.ibot_head.mixed_precision.param_dtype=" type
+
+#define REDUCED_IN(type)                                                          \
+    "compute_precision.student.backbone.mixed_precision.reduce_dtype=" type,      \
+        "compute_precision.student.dino_head.mixed_precision.reduce_dtype=" type, \
+        "compute_precision.student.ibot_head.mixed_precision.reduce_dtype=" type
 
 /* Each loss of each of the 20 steps. The largest of the shares goes to the output, so that a slow drift
  * towards the limit is seen. */
@@ -191,6 +314,13 @@ Test(train, bf16_stays_within_two_percent_of_fp32)
         cr_expect(worst > ROUNDING, "%s was computed in fp32", pairs[i][1]);
     }
     expect_losses_within(pairs[3][0], pairs[3][1], LIMIT);
+
+    /* gathered in bf16, and gradients summed in it */
+    train(2, "bf16-sharded", WORDS(ALL_IN("bf16"), REDUCED_IN("bf16")), STRATEGIES[FULL_SHARD], 0, NULL);
+    train(2, "bf16-copies", WORDS(ALL_IN("bf16"), REDUCED_IN("bf16")), STRATEGIES[NO_SHARD], 0, NULL);
+    expect_losses_within("fp32-1", "bf16-sharded", LIMIT);
+    expect_losses_within("bf16-copies", "bf16-sharded", ROUNDING);
+    cr_expect(expect_losses_within("bf16-2", "bf16-sharded", LIMIT) > 0, "sums were made in fp32");
 }
 
 /* The batch of the run stays, whatever number of ranks goes on with it. */

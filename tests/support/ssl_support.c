@@ -158,7 +158,8 @@ SslFixture *ssl_support_create_groups(const char *overrides, uint64_t seed, cons
     OpsLimits limits = ssl_ops_limits(&f->config, &f->groups);
     f->device = device_open_host();
     f->ops = ops_create(f->device, &limits, &(OpsOptions){.threads = (int)f->config.compute.threads});
-    ssl_meta_arch_init(&f->ssl, &f->config, &f->groups, NULL, f->ops, f->comm);
+    CHECK(fsdp_ranks_init(&f->ranks, &f->config, f->comm, f->device, &error) == STATUS_OK);
+    ssl_meta_arch_init(&f->ssl, &f->config, &f->groups, NULL, f->ops, &f->ranks);
     ssl_support_random_params(&f->ssl.table, seed, f->ssl.student);
     ssl_support_random_params(&f->ssl.table, seed + 1, f->ssl.teacher);
     ssl_meta_arch_refresh(&f->ssl);
@@ -177,6 +178,7 @@ void ssl_support_destroy(SslFixture *f)
     batch_fini(&f->batch);
     ssl_meta_arch_fini(&f->ssl);
     ops_destroy(f->ops);
+    fsdp_ranks_fini(&f->ranks);
     device_close(f->device);
     comm_destroy(f->comm);
     config_fini(&f->config);

@@ -9,6 +9,7 @@
 typedef struct {
     Config config;
     SslGroups groups;
+    FsdpRanks ranks;
     Device *device;
     Ops *ops;
     Comm *comm;

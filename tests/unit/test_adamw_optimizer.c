@@ -16,6 +16,8 @@ enum { COUNT = 20 };
 /* Three parameters of 20 values: backbone, dino_head, ibot_head; the second is a last layer. */
 typedef struct {
     ParamTable table;
+    ShardMap map;
+    Comm *comm;
     Ops *ops;
     AdamwOptimizer optimizer;
     float *params, *grads;
@@ -26,8 +28,8 @@ static Fixture *create(double first_lr_multiplier, double last_wd_multiplier)
 {
     Fixture *f = memory_alloc(sizeof *f);
     param_table_init(&f->table);
-    param_table_begin_unit(&f->table);
     for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
+        param_table_begin_unit(&f->table, (ParamModule)m);
         ParamSpec spec = {.module = (ParamModule)m, .ndim = 2, .shape = {4, COUNT / 4}};
         param_table_add(&f->table, &spec, m == 1 ? "last_layer." : "proj.", "weight");
     }
@@ -36,7 +38,9 @@ static Fixture *create(double first_lr_multiplier, double last_wd_multiplier)
     f->ops = ops_support_open(&limits, 1);
     f->table.params[0].lr_multiplier = first_lr_multiplier;
     f->table.params[2].wd_multiplier = last_wd_multiplier;
-    adamw_optimizer_init(&f->optimizer, &f->table, f->ops->device, 0.9, 0.999);
+    f->comm = comm_self_create();
+    shard_map_init_whole(&f->map, &f->table, f->comm);
+    adamw_optimizer_init(&f->optimizer, &f->map, f->comm, f->ops->device, 0.9, 0.999);
     f->params = memory_alloc_array((size_t)f->table.flat_count, sizeof(float));
     f->grads = memory_alloc_array((size_t)f->table.flat_count, sizeof(float));
     for (int m = 0; m < PARAM_MODULE_COUNT; m++)
@@ -51,6 +55,8 @@ static void destroy(Fixture *f)
 {
     adamw_optimizer_fini(&f->optimizer);
     ops_support_close(f->ops);
+    shard_map_fini(&f->map);
+    comm_destroy(f->comm);
     param_table_fini(&f->table);
     memory_free(f->params);
     memory_free(f->grads);
@@ -156,8 +162,8 @@ Test(param_groups, by_name)
     };
     ParamTable table;
     param_table_init(&table);
-    param_table_begin_unit(&table);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (i == 0 || cases[i].module != cases[i - 1].module) param_table_begin_unit(&table, cases[i].module);
         ParamSpec spec = {.module = cases[i].module, .ndim = 1, .shape = {4}};
         param_table_add(&table, &spec, cases[i].name, "");
     }

@@ -96,7 +96,9 @@ static void end(Setting *s)
 static float *extract(Setting *s, const Ops *ops, bool bf16)
 {
     int64_t D = s->vit.config.embed_dim, patches = vit_patches(&s->vit, EDGE, EDGE);
-    Weights weights = {&s->table, s->flat, bf16 ? s->reduced : NULL, DTYPE_BF16};
+    Weights weights = {.master = param_values_flat(&s->table, s->flat),
+                       .reduced = bf16 ? s->reduced : NULL,
+                       .reduced_dtype = DTYPE_BF16};
     FeatureBackbone backbone = {
         .vit = &s->vit, .weights = &weights, .levels = tensor_2d(s->levels, DTYPE_F32, 3, 256)};
     float *tokens = memory_alloc_array((size_t)(BATCH * patches * D), sizeof *tokens);

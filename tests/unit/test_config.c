@@ -473,22 +473,21 @@ Test(config, notes_name_what_has_no_effect)
     load_text(&config,
               "compute_precision:\n  student:\n    backbone: {mixed_precision: {buffer_dtype: fp32}}\n"
               "    dino_head: {mixed_precision: {buffer_dtype: fp16}}\n");
-    override(&config, "compute_precision.student.backbone.sharding_strategy=FULL_SHARD");
+    override(&config, "train.init_from=weights.h5");
     config_notes_init(&notes, &config);
     cr_assert_eq(notes.count, 3);
     cr_assert_str_eq(
         notes.lines[0],
-        "command line: compute_precision.student.backbone.sharding_strategy: no effect: weights are "
-        "not sharded "
-        "yet; every rank keeps full copies, as NO_SHARD does");
-    cr_assert_str_eq(
-        notes.lines[1],
         "text.yaml:3: compute_precision.student.backbone.mixed_precision.buffer_dtype and 1 more like it: no "
         "effect: the models have no buffers that a dtype could apply to");
     cr_assert_str_eq(
-        notes.lines[2],
+        notes.lines[1],
         "text.yaml:2: train.cache_dataset: no effect: data sets are indexed when they are opened; there is "
         "nothing to cache");
+    cr_assert_str_eq(
+        notes.lines[2],
+        "command line: train.init_from: no effect: starting from another run's checkpoint is not "
+        "built yet; the run starts from its initialisation");
     config_notes_fini(&notes);
     config_fini(&config);
 }

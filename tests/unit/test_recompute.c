@@ -27,9 +27,10 @@ static void expect_same_bits(const char *overrides, double share)
         b = ssl_support_step(again, 0.1);
         cr_expect(isfinite(a.total_loss) && memcmp(&a, &b, sizeof a) == 0, "%s: %.17g and %.17g", overrides,
                   a.total_loss, b.total_loss);
-        cr_expect_eq(memcmp(kept->ssl.grads, again->ssl.grads, bytes), 0, "%s: gradients differ by %g",
-                     overrides,
-                     ssl_support_difference(again->ssl.grads, kept->ssl.grads, kept->ssl.table.flat_count));
+        cr_expect_eq(memcmp(kept->ssl.gradients.local, again->ssl.gradients.local, bytes), 0,
+                     "%s: gradients differ by %g", overrides,
+                     ssl_support_difference(again->ssl.gradients.local, kept->ssl.gradients.local,
+                                            kept->ssl.table.flat_count));
     }
     double planned = (double)again->ssl.step.capacity / (double)kept->ssl.step.capacity;
     cr_log_info("%s: %.2f of %zu bytes", overrides, planned, kept->ssl.step.capacity);

@@ -62,7 +62,7 @@ static void check_gradient_of(const char *overrides, bool each_parameter, double
     float *grads = memory_alloc_array(n, sizeof(float)), *direction = memory_alloc_array(n, sizeof(float));
     double loss = ssl_support_loss(f);
     cr_assert(isfinite(loss), "%s: loss %g", overrides, loss);
-    memcpy(grads, f->ssl.grads, n * sizeof(float));
+    memcpy(grads, f->ssl.gradients.local, n * sizeof(float));
     for (Range range = {0, 0}; range.first < t->count; range.first = range.last) {
         const Param *p = &t->params[range.first];
         do
@@ -138,7 +138,7 @@ static double module_norm(const SslFixture *f, ParamModule module)
     for (int i = 0; i < f->ssl.table.count; i++) {
         const Param *p = &f->ssl.table.params[i];
         for (int64_t k = p->offset; p->module == module && k < p->offset + p->count; k++)
-            square += pow(f->ssl.grads[k], 2);
+            square += pow(f->ssl.gradients.local[k], 2);
     }
     return sqrt(square);
 }
@@ -198,7 +198,8 @@ static void expect_same_step(const SslFixture *a, const SslFigures *fa, const Ss
     for (int i = 0; i < a->ssl.table.count; i++) {
         const Param *p = &a->ssl.table.params[i];
         if (strstr(p->name, "qkv.bias")) continue; /* the key bias has no gradient but noise */
-        double error = ssl_support_difference(a->ssl.grads + p->offset, b->ssl.grads + p->offset, p->count);
+        double error = ssl_support_difference(a->ssl.gradients.local + p->offset,
+                                              b->ssl.gradients.local + p->offset, p->count);
         cr_expect(error < 1e-5, "%s: gradient of %s off by %.3g", what, p->name, error);
     }
 }
@@ -283,11 +284,11 @@ Test(ssl, groups_together_are_the_mean_of_groups_alone)
         for (int k = 0; k < 24; k++)
             ibot_center[k] += f->ssl.ibot_center[k];
         for (size_t i = 0; i < n; i++)
-            mean[i] += f->ssl.grads[i];
+            mean[i] += f->ssl.gradients.local[i];
         ssl_support_destroy(f);
     }
     cr_expect_float_eq(together.total_loss, total, 1e-6 * total);
-    double error = ssl_support_difference(all->ssl.grads, mean, (int64_t)n);
+    double error = ssl_support_difference(all->ssl.gradients.local, mean, (int64_t)n);
     cr_expect(error < 3e-6, "gradients differ by %g", error);
     /* and so are the new centres, though groups have different numbers of masked patches */
     cr_expect(ssl_support_difference(all->ssl.dino_center, dino_center, 32) < 1e-5);
@@ -321,11 +322,11 @@ Test(ssl, grey_levels_are_normalised_where_they_are_used)
     look_up(normalised.global_crops, grey.global_crops, tensor_f32(levels), S * 2 * 3 * G * G, G);
     look_up(normalised.local_crops, grey.local_crops, tensor_f32(levels), S * L * 3 * l * l, l);
     double want = ssl_support_loss(f);
-    memcpy(grads, f->ssl.grads, bytes);
+    memcpy(grads, f->ssl.gradients.local, bytes);
     f->batch = grey;
     f->ssl.levels = levels; /* the fixture's from here on */
     cr_expect_eq(ssl_support_loss(f), want);
-    cr_expect_eq(memcmp(f->ssl.grads, grads, bytes), 0);
+    cr_expect_eq(memcmp(f->ssl.gradients.local, grads, bytes), 0);
     memory_free(grads);
     batch_fini(&normalised);
     ssl_support_destroy(f);
@@ -340,8 +341,8 @@ static void full_step(SslFixture *f, AdamwOptimizer *optimizer, int64_t step)
                                  .clip_grad = 3};
     f->batch.step = step;
     ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.06);
-    adamw_optimizer_step(optimizer, f->ops, f->ssl.student, f->ssl.grads, f->ssl.control, f->ssl.figures,
-                         &update);
+    adamw_optimizer_step(optimizer, f->ops, f->ssl.student, f->ssl.gradients.local, f->ssl.control,
+                         f->ssl.figures, &update);
     ssl_meta_arch_update_teacher(&f->ssl, 0.9);
     ssl_meta_arch_refresh(&f->ssl);
 }
@@ -355,7 +356,7 @@ Test(ssl, a_step_allocates_nothing)
         SslFixture *f = ssl_support_create(CASES[i], 51);
         AdamwOptimizer optimizer;
         param_groups_assign(&f->ssl.table, 3, 0.9, 0.2);
-        adamw_optimizer_init(&optimizer, &f->ssl.table, f->device, 0.9, 0.999);
+        adamw_optimizer_init(&optimizer, &f->ssl.map, f->comm, f->device, 0.9, 0.999);
         full_step(f, &optimizer, 0);
         int64_t before = memory_allocation_count();
         full_step(f, &optimizer, 1);
@@ -397,7 +398,7 @@ Test(ssl, two_runs_give_the_same_bits)
                  THREADS[r]);
         SslFixture *f = runs[r] = ssl_support_create(overrides, 71);
         AdamwOptimizer optimizer;
-        adamw_optimizer_init(&optimizer, &f->ssl.table, f->device, 0.9, 0.999);
+        adamw_optimizer_init(&optimizer, &f->ssl.map, f->comm, f->device, 0.9, 0.999);
         for (int64_t step = 0; step < 2; step++)
             full_step(f, &optimizer, step);
         adamw_optimizer_fini(&optimizer);
@@ -406,7 +407,7 @@ Test(ssl, two_runs_give_the_same_bits)
     size_t bytes = (size_t)n * sizeof(float);
     cr_expect(memcmp(runs[0]->ssl.student, runs[1]->ssl.student, bytes) == 0);
     cr_expect(memcmp(runs[0]->ssl.teacher, runs[1]->ssl.teacher, bytes) == 0);
-    cr_expect(memcmp(runs[0]->ssl.grads, runs[1]->ssl.grads, bytes) == 0);
+    cr_expect(memcmp(runs[0]->ssl.gradients.local, runs[1]->ssl.gradients.local, bytes) == 0);
     cr_expect(ssl_support_difference(runs[0]->ssl.student, runs[2]->ssl.student, n) < 1e-3);
     for (int r = 0; r < RUNS; r++)
         ssl_support_destroy(runs[r]);
@@ -449,8 +450,8 @@ static double gradient_distance(const SslFixture *a, const SslFixture *b, ParamM
     for (int i = 0; i < b->ssl.table.count; i++) {
         const Param *p = &b->ssl.table.params[i];
         for (int64_t k = p->offset; p->module == module && k < p->offset + p->count; k++) {
-            error += pow((double)a->ssl.grads[k] - (double)b->ssl.grads[k], 2);
-            size += pow(b->ssl.grads[k], 2);
+            error += pow((double)a->ssl.gradients.local[k] - (double)b->ssl.gradients.local[k], 2);
+            size += pow(b->ssl.gradients.local[k], 2);
         }
     }
     return sqrt(error / size);

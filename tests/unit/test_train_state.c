@@ -78,7 +78,7 @@ static Status step(Training *t, bool bad, TrainStep *done, Error *error)
 static float *everything(Training *t, size_t *count)
 {
     CheckpointState s = train_state_checkpoint(&t->state, 0, NULL);
-    size_t flat = (size_t)s.table->flat_count, dino = (size_t)s.dino_center_count,
+    size_t flat = (size_t)s.map->count, dino = (size_t)s.dino_center_count,
            ibot = (size_t)s.ibot_center_count, at = 0;
     const struct {
         const float *values;

@@ -43,7 +43,7 @@ static Net *net_create(VitConfig config)
     net->params = memory_alloc_array(n, sizeof(float));
     net->grads = memory_alloc_array(n, sizeof(float));
     ssl_support_random_params(&net->table, 3, net->params);
-    net->weights = (Weights){.table = &net->table, .master = net->params};
+    net->weights = (Weights){.master = param_values_flat(&net->table, net->params)};
     OpsLimits limits = {.rows = 2048, .width = 256, .max_seqlen = 256, .head_dim = 64};
     net->ops = ops_support_open(&limits, 1);
     net->arena = arena_create((size_t)32 << 20);
@@ -86,7 +86,8 @@ static VitPass run(Net *net, const VitInput *input, const float *cotangent, cons
     vit_forward(&net->vit, net->ops, &net->weights, &pass, NULL);
     if (!cotangent) return pass;
     memcpy(pass.dx.data, cotangent, tensor_bytes(pass.dx));
-    vit_backward(&net->vit, net->ops, &net->weights, &pass, net->grads, dimages, NULL);
+    vit_backward(&net->vit, net->ops, &net->weights, &pass, param_values_flat(&net->table, net->grads),
+                 dimages, NULL);
     return pass;
 }
 
@@ -194,9 +195,10 @@ static double probe_loss(const Probe *probe, bool backward, const Tensor *dimage
     if (backward) {
         Tensor d_out = tensor_2d((void *)(uintptr_t)probe->cotangent, DTYPE_F32, tokens, D);
         memset(pass.dx.data, 0, tensor_bytes(pass.dx));
-        vit_norm_backward(&net->vit, net->ops, &net->weights, &pass, tensor_none(), d_out, stats, net->grads,
-                          NULL);
-        vit_backward(&net->vit, net->ops, &net->weights, &pass, net->grads, dimages, NULL);
+        vit_norm_backward(&net->vit, net->ops, &net->weights, &pass, tensor_none(), d_out, stats,
+                          param_values_flat(&net->table, net->grads), NULL);
+        vit_backward(&net->vit, net->ops, &net->weights, &pass, param_values_flat(&net->table, net->grads),
+                     dimages, NULL);
     }
     arena_reset(&net->arena, mark);
     return loss;
@@ -318,7 +320,7 @@ Test(vit, bytes_that_a_block_keeps_for_a_token)
         VitBlockSpec spec = {.embed_dim = D, .heads = HEADS, .mlp_ratio = 4, .swiglu = cases[i].swiglu};
         ParamTable table;
         param_table_init(&table);
-        param_table_begin_unit(&table);
+        param_table_begin_unit(&table, PARAM_BACKBONE);
         VitBlock block = vit_block_build(&table, PARAM_BACKBONE, &spec, "");
         Arena plan = arena_measuring();
         TokenSubset all = {.tokens = TOKENS};
@@ -360,7 +362,8 @@ Test(vit, hooks_open_and_close_every_unit_once)
     VitPass pass = vit_pass(&net->vit, &input, &net->arena);
     vit_forward(&net->vit, net->ops, &net->weights, &pass, &hooks);
     memset(pass.dx.data, 0, tensor_bytes(pass.dx));
-    vit_backward(&net->vit, net->ops, &net->weights, &pass, net->grads, NULL, &hooks);
+    vit_backward(&net->vit, net->ops, &net->weights, &pass, param_values_flat(&net->table, net->grads), NULL,
+                 &hooks);
     cr_expect_eq(heard.failures, 0);
     for (int unit = 0; unit < net->vit.norm_unit; unit++)
         cr_expect(heard.opened[unit][NN_FORWARD] == 1 && heard.opened[unit][NN_BACKWARD] == 1, "unit %d",

@@ -335,6 +335,7 @@ static void each_head(const Ops *ops, const Attention *a, bool backward)
             forward_head(a, workspace, h);
     }
     arena_reset(ops->scratch, mark);
+    ops_cpu_progress(ops);
 }
 
 void cpu_attention_forward(const Ops *ops, Tensor out, Tensor lse, Tensor qkv, Tensor cu_seqlens,

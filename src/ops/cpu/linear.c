@@ -88,6 +88,7 @@ void cpu_linear_forward(const Ops *ops, Tensor y, Tensor x, Tensor w, Tensor b)
     CHECK(y.shape[0] == x.shape[0] && y.shape[1] == w.shape[0] && x.shape[1] == w.shape[1]);
     CHECK(!tensor_given(b) || tensor_count(b) == w.shape[0]);
     multiply(ops, y, x, w, true, tensor_given(b) ? tensor_f32(b) : NULL);
+    ops_cpu_progress(ops);
 }
 
 void cpu_linear_backward_input(const Ops *ops, Tensor dx, Tensor dy, Tensor w)
@@ -95,6 +96,7 @@ void cpu_linear_backward_input(const Ops *ops, Tensor dx, Tensor dy, Tensor w)
     CHECK(dx.ndim == 2 && dy.ndim == 2 && w.ndim == 2);
     CHECK(dx.shape[0] == dy.shape[0] && dx.shape[1] == w.shape[1] && dy.shape[1] == w.shape[0]);
     multiply(ops, dx, dy, w, false, NULL);
+    ops_cpu_progress(ops);
 }
 
 /* db[first .. last) += column sums of dy. Short sums of 64 rows first: fewer roundings for a long batch. */
@@ -158,4 +160,5 @@ void cpu_linear_backward_weight(const Ops *ops, Tensor dw, Tensor db, Tensor dy,
                                                    .c_dtype = DTYPE_F32});
         arena_reset(ops->scratch, mark);
     }
+    ops_cpu_progress(ops);
 }

@@ -63,4 +63,10 @@ static inline void ops_cpu_part(int64_t n, int index, int parts, int64_t *first,
     *last = n * (index + 1) / parts;
 }
 
+/* At the end of operations that take milliseconds. */
+static inline void ops_cpu_progress(const Ops *ops)
+{
+    if (ops->moving) comm_progress(ops->moving);
+}
+
 #endif
