@@ -116,7 +116,7 @@ $(MPI_CASE)_cuda: $(MPI_CASE_OBJ) $(LIB)
 
 # The CUDA suite on kernels that run on the host: the floors up to operations, with the emulator in place of CUDA.
 EMULATED     := $(BUILD)/emulated
-EMULATED_CU  := $(filter-out src/ops/cuda/cuda_gemm.cu src/device/cuda/device_facts.cu %_sm90.cu,$(CU_SRC))
+EMULATED_CU  := $(filter-out src/ops/cuda/cuda_gemm.cu src/device/cuda/device_facts.cu,$(CU_SRC))
 EMULATOR_OBJ := $(patsubst %.cc,$(EMULATED)/%.o,$(filter-out tests/emulator/test_% %_nccl.cc,$(wildcard tests/emulator/*.cc)))
 EMULATED_C   := $(patsubst %.c,$(BUILD)/%.o,$(foreach f,base device device/host tensor comm comm/self comm/without_nccl ops ops/cpu,$(wildcard src/$f/*.c)))
 EMULATED_OBJ := $(EMULATED_CU:%.cu=$(EMULATED)/%.o) $(EMULATOR_OBJ)

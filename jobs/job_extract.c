@@ -10,6 +10,7 @@
 #include "features/features_file.h"
 #include "job.h"
 #include "job_threads.h"
+#include "ops/ops_options.h"
 #include "run/version.h"
 
 #include <cjson/cJSON.h>
@@ -165,10 +166,13 @@ static Status extract(const JobContext *context, const Request *request, const E
                                   .what = "features"};
     TRY(feature_extractor_check(&extractor, error));
     OpsLimits limits = feature_extractor_limits(&extractor);
-    Ops *ops =
-        ops_create(context->device, &limits, &(OpsOptions){.threads = job_threads(context, &model->config)});
+    OpsOptions options;
+    Status status = ops_options_from(&options, &model->config, context->device,
+                                     job_threads(context, &model->config), error);
+    TRY(comm_agree(context->comm, status, error));
+    Ops *ops = ops_create(context->device, &limits, &options);
     FeatureRows rows = {0};
-    Status status = feature_extractor_run(&extractor, ops, context->comm, set, &rows, error);
+    status = feature_extractor_run(&extractor, ops, context->comm, set, &rows, error);
     if (status == STATUS_OK)
         status = write_file(context, request, model, set, &rows, extractor.input.crop_size, error);
     if (status == STATUS_OK) print_result(context, request, &rows);

@@ -12,6 +12,7 @@
 #include "eval/eval_model.h"
 #include "job.h"
 #include "job_threads.h"
+#include "ops/ops_options.h"
 #include "report/pca_picture.h"
 #include "report/training_curves.h"
 #include "run/run_folder.h"
@@ -118,8 +119,10 @@ static Status draw_batch(const JobContext *context, const PcaRequest *request, c
                                   .input = {.crop_size = size, .resize_size = size, .batch_size = 1},
                                   .backbone = &model->backbone};
     OpsLimits limits = feature_extractor_limits(&extractor);
-    Ops *ops =
-        ops_create(context->device, &limits, &(OpsOptions){.threads = job_threads(context, &model->config)});
+    OpsOptions options;
+    TRY(ops_options_from(&options, &model->config, context->device, job_threads(context, &model->config),
+                         error));
+    Ops *ops = ops_create(context->device, &limits, &options);
     float *tokens = memory_alloc_array((size_t)(n * grid * grid), (size_t)d * sizeof *tokens);
     for (int64_t i = 0; i < n; i++)
         feature_extractor_patch_tokens(&model->backbone, ops, batch->images + i * 3 * size * size, 1, size,

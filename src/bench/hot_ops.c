@@ -145,7 +145,8 @@ static int64_t lay_out(HotOps *h, const LengthMix *mix)
     return pictures * each;
 }
 
-static void measure_attention(HotOps *h)
+/* `kernels` goes into the names of the rows. */
+static void measure_attention(HotOps *h, const char *kernels)
 {
     const Sizes *s = h->sizes;
     for (int i = 0; i < MIXES && s->mixes[i].count > 0; i++) {
@@ -159,10 +160,10 @@ static void measure_attention(HotOps *h)
         h->e = matrix(h, h->act, n, s->width);
         char detail[64];
         if (mix->count2 > 0)
-            snprintf(detail, sizeof detail, " %d x %d + %d x %d", mix->count, mix->length, mix->count2,
-                     mix->length2);
+            snprintf(detail, sizeof detail, " %d x %d + %d x %d%s", mix->count, mix->length, mix->count2,
+                     mix->length2, kernels);
         else
-            snprintf(detail, sizeof detail, " T = %d", mix->length);
+            snprintf(detail, sizeof detail, " T = %d%s", mix->length, kernels);
         add(h, OPS_TIMED_attention_forward, attention_forward, detail);
         add(h, OPS_TIMED_attention_backward, attention_backward, detail);
     }
@@ -443,8 +444,16 @@ void hot_ops_measure(BenchRows *rows, const HotOpsParams *params)
                   .rows = rows,
                   .params = params,
                   .arena = device_arena_create(params->device, &plan)};
+    if (gpu && ops_attention_works(params->device, OPS_ATTENTION_SM90)) {
+        Ops *sm90 = ops_create(params->device, &limits,
+                               &(OpsOptions){.threads = params->threads, .attention = OPS_ATTENTION_SM90});
+        ops_timed_init(&h->timed, sm90);
+        measure_attention(h, ", sm90");
+        ops_timed_fini(&h->timed);
+        ops_destroy(sm90);
+    }
     ops_timed_init(&h->timed, ops);
-    measure_attention(h);
+    measure_attention(h, "");
     measure_rows(h);
     measure_losses(h);
     measure_optimizer(h);

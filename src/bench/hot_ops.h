@@ -3,7 +3,7 @@
  * Attention at the sequence lengths of 224 and 98 px crops with patch 14 and 16, of small pictures, and of
  * 518 px; row-wise operations; prototypes of the published heads; the optimiser. On a CPU the sizes of a
  * small ViT-S batch, one length at a time, in fp32; on a GPU those of 32 pictures and a ViT-L, lengths mixed
- * as in training, in bf16.
+ * as in training, in bf16; attention there by every kind of kernels that it has.
  */
 #ifndef DINOBATCH_BENCH_HOT_OPS_H
 #define DINOBATCH_BENCH_HOT_OPS_H

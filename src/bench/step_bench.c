@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "bench/random_batch.h"
+#include "ops/ops_options.h"
 #include "optim/adamw_optimizer.h"
 #include "optim/param_groups.h"
 
@@ -81,7 +82,9 @@ static Status run_init(StepRun *run, const StepBenchParams *params, Error *error
     TRY(device_open(&run->device, params->device, 0, error));
     TRY(fsdp_ranks_init(&run->ranks, config, params->comm, run->device, error));
     run->gpu = device_kind(run->device) != DEVICE_CPU;
-    run->ops = ops_create(run->device, &limits, &(OpsOptions){.threads = params->threads});
+    OpsOptions options;
+    TRY(ops_options_from(&options, config, run->device, params->threads, error));
+    run->ops = ops_create(run->device, &limits, &options);
     ops_timed_init(&run->timed, run->ops);
     SslMetaArch *ssl = &run->ssl;
     PixelNorm norm = pixel_levels_imagenet();

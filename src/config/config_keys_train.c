@@ -105,9 +105,10 @@ const ConfigKey CONFIG_KEYS_TRAIN[] = {
      .may_change = true, .ours = true},
     {CONFIG_KEY(compute.threads, "0", "threads of a rank; 0 = as many as the cores that it may use"),
      .low = 0, .high = 4096, .may_change = true, .ours = true},
-    {CONFIG_KEY(compute.attention, "auto", "which attention kernel a GPU uses"), .choices = "auto|sm80|sm90",
-     .works = 1u << CONFIG_ATTENTION_AUTO | 1u << CONFIG_ATTENTION_SM80, .may_change = true, .ours = true,
-     .later = "there is one attention kernel so far, for sm_80 and later"},
+    {CONFIG_KEY(compute.attention, "auto",
+                "which attention kernels a GPU uses in 16 bits: sm80 = mma.sync, sm90 = wgmma (compute "
+                "capability 9.0 only, not yet run on a GPU); auto = sm80"),
+     .choices = "auto|sm80|sm90", .may_change = true, .ours = true},
     {CONFIG_KEY(compute.ranks_per_node, "0",
                 "ranks of a node as HYBRID_SHARD takes it; 0 = as the launcher placed them"),
      .low = 0, .high = 65536, .may_change = true, .ours = true},

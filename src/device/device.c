@@ -43,6 +43,11 @@ const char *device_name(const Device *device)
     return device->name;
 }
 
+int device_architecture(const Device *device)
+{
+    return device->architecture;
+}
+
 int device_gpu_count(void)
 {
     return device_cuda_count();

@@ -41,6 +41,9 @@ DeviceKind device_kind(const Device *device);
 /* "cpu", "NVIDIA H100 80GB HBM3 (GPU 0)": for logs. Lives as long as the device. */
 const char *device_name(const Device *device);
 
+/* Compute capability of a GPU, as 80 or 90; 0 of a CPU. */
+int device_architecture(const Device *device);
+
 /* GPUs that device_open could use; 0 without a driver, a GPU or CUDA in this build. */
 int device_gpu_count(void);
 

@@ -35,6 +35,7 @@ typedef struct {
 struct Device {
     const DeviceBackend *backend;
     char name[128];
+    int architecture;    /* see device_architecture */
     DeviceBlock *blocks; /* owned */
     int block_count, block_capacity;
     size_t used, peak;   /* bytes of device_alloc */

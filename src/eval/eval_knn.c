@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "ops/ops_options.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -160,10 +161,14 @@ static Status extract(const EvalKnn *eval, FeatureExtractor *extractor, bool tra
                       Error *error)
 {
     extractor->what = train ? "k-NN: training features" : "k-NN: validation features";
+    const EvalKnnParams *params = &eval->params;
     OpsLimits limits = feature_extractor_limits(extractor);
-    Ops *ops = ops_create(eval->params.device, &limits, &(OpsOptions){.threads = eval->params.threads});
-    Status status = feature_extractor_run(extractor, ops, eval->params.comm, train ? eval->train : eval->val,
-                                          rows, error);
+    OpsOptions options;
+    Status status = ops_options_from(&options, params->config, params->device, params->threads, error);
+    TRY(comm_agree(params->comm, status, error));
+    Ops *ops = ops_create(params->device, &limits, &options);
+    status =
+        feature_extractor_run(extractor, ops, params->comm, train ? eval->train : eval->val, rows, error);
     ops_destroy(ops);
     return status;
 }

@@ -3,8 +3,15 @@
 
 #include "base/check.h"
 
+bool ops_attention_works(const Device *device, OpsAttention attention)
+{
+    return attention != OPS_ATTENTION_SM90 || device_kind(device) == DEVICE_CPU ||
+           device_architecture(device) == 90;
+}
+
 Ops *ops_create(Device *device, const OpsLimits *limits, const OpsOptions *options)
 {
+    CHECK(ops_attention_works(device, options->attention));
     return device_kind(device) == DEVICE_CUDA ? ops_cuda_create(device, limits, options)
                                               : ops_cpu_create(device, limits, options);
 }

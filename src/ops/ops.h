@@ -240,12 +240,21 @@ typedef struct {
     bool reduced;       /* 16-bit operands will be used */
 } OpsLimits;
 
+/* Which attention kernels a GPU uses for 16-bit operands of a head dimension that they have: by mma.sync
+ * (sm_80 and later), or by wgmma (capability 9.0 alone). All else is the same for both. */
+typedef enum { OPS_ATTENTION_AUTO, OPS_ATTENTION_SM80, OPS_ATTENTION_SM90 } OpsAttention;
+
 /* What users choose. */
 typedef struct {
-    int threads; /* of this rank; 0: what OpenMP would use */
+    int threads;            /* of this rank; 0: what OpenMP would use */
+    OpsAttention attention; /* auto is sm80. Of no effect on a CPU */
 } OpsOptions;
 
-/* The operations of a device, which must outlive them. Owned by the caller. */
+/* True if the device has these attention kernels; any has auto's. */
+bool ops_attention_works(const Device *device, OpsAttention attention);
+
+/* The operations of a device, which must outlive them; it has the attention kernels of the options. Owned by
+ * the caller. */
 Ops *ops_create(Device *device, const OpsLimits *limits, const OpsOptions *options);
 void ops_destroy(Ops *ops);
 

@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/memory.h"
 #include "data/pixel_levels.h"
+#include "ops/ops_options.h"
 #include "optim/param_groups.h"
 #include "run/version.h"
 
@@ -73,7 +74,9 @@ Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *d
     TRY(fsdp_ranks_init(&state->ranks, config, comm, device, error));
 
     OpsLimits limits = ssl_ops_limits(config, &state->groups);
-    state->ops = ops_create(device, &limits, &(OpsOptions){.threads = threads});
+    OpsOptions options;
+    TRY(comm_agree(comm, ops_options_from(&options, config, device, threads, error), error));
+    state->ops = ops_create(device, &limits, &options);
     state->ops->moving = state->ranks.modules[PARAM_BACKBONE].parts;
     PixelNorm norm = pixel_levels_imagenet();
     ssl_meta_arch_init(&state->ssl, config, &state->groups, &norm, state->ops, &state->ranks);

@@ -69,8 +69,9 @@ typedef struct {
 int train_state_threads(const Config *config, int ranks_on_node);
 
 /* Deals groups and parts of weights, builds the networks with initial weights and plans memory. Writes the
- * resolved global batch into config->train.global_batch_size. Own storage, released by train_state_fini (also
- * after a failure). Collective over COMM; the outcome is the same on all ranks. */
+ * resolved global batch into config->train.global_batch_size. STATUS_INPUT where groups, nodes or devices do
+ * not suit the configuration. Own storage, released by train_state_fini (also after a failure). Collective
+ * over COMM; the outcome is the same on all ranks. */
 Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *device, int threads,
                         Error *error);
 void train_state_fini(TrainState *state);

@@ -308,6 +308,34 @@ Test(cuda_training, bf16_stays_within_two_percent_of_fp32)
     expect_losses_within_two_percent("bf16", HEADS_OF_32 ALL_IN("bf16"));
 }
 
+/* The same by the other attention kernels: the key reaches them. */
+Test(cuda_training, bf16_with_sm90_attention_stays_within_two_percent_of_fp32)
+{
+    TWIN_REQUIRE_SM90();
+    expect_losses_within_two_percent("bf16 sm90", HEADS_OF_32 "compute.attention=sm90 " ALL_IN("bf16"));
+}
+
+Test(cuda_training, attention_kernels_that_the_device_lacks_are_refused)
+{
+    TWIN_REQUIRE();
+    static const DeviceKind kinds[] = {DEVICE_CPU, DEVICE_CUDA};
+    for (int i = 0; i < 2; i++) {
+        Training t = {.comm = comm_self_create()};
+        Error error = {0};
+        ssl_support_config(&t.config, RECIPE "compute.attention=sm90");
+        cr_assert_eq(device_open(&t.device, kinds[i], 0, &error), STATUS_OK, "%s", error.text);
+        int architecture = device_architecture(t.device);
+        bool works = architecture == 0 || architecture == 90;
+        Status status = train_state_init(&t.state, &t.config, t.comm, t.device, 1, &error);
+        cr_expect_eq(status, works ? STATUS_OK : STATUS_INPUT, "%s", error.text);
+        cr_expect(works || strstr(error.text, "compute.attention: sm90 needs"), "%s", error.text);
+        train_state_fini(&t.state);
+        device_close(t.device);
+        comm_destroy(t.comm);
+        config_fini(&t.config);
+    }
+}
+
 Test(cuda_training, fp16_stays_within_two_percent_of_fp32)
 {
     expect_losses_within_two_percent("fp16", HEADS_OF_32 ALL_IN("fp16"));

@@ -7,6 +7,13 @@
 
 static const int MULTIPROCESSORS = 4;
 
+/* Compute capability as 80 or 90: EMULATOR_ARCHITECTURE says which. */
+static int architecture()
+{
+    const char *text = getenv("EMULATOR_ARCHITECTURE");
+    return text ? (int)strtol(text, NULL, 10) : 80;
+}
+
 cudaError_t cudaGetDeviceCount(int *count)
 {
     *count = 1;
@@ -35,12 +42,13 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
 {
     if (device != 0) return cudaErrorInvalidDevice;
     *properties = {};
-    strcpy(properties->name, "emulated sm_80");
+    snprintf(properties->name, sizeof properties->name, "emulated sm_%d", architecture());
     name_gpu(&properties->uuid);
     properties->totalGlobalMem = EMULATOR_DEVICE_BYTES;
     properties->sharedMemPerBlock = EMULATOR_SHARED_PLAIN;
     properties->sharedMemPerBlockOptin = properties->sharedMemPerMultiprocessor = EMULATOR_SHARED_LIMIT;
-    properties->major = 8;
+    properties->major = architecture() / 10;
+    properties->minor = architecture() % 10;
     properties->multiProcessorCount = MULTIPROCESSORS;
     properties->l2CacheSize = 4 << 20;
     properties->maxThreadsPerBlock = 1024;
@@ -57,10 +65,10 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
         *value = MULTIPROCESSORS;
         return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
-        *value = 8;
+        *value = architecture() / 10;
         return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor:
-        *value = 0;
+        *value = architecture() % 10;
         return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
         *value = EMULATOR_SHARED_LIMIT;

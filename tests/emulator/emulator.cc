@@ -5,6 +5,7 @@
  * static: one process has one GPU, and kernels run on one host thread.
  */
 #include "emulator.h"
+#include "emulated_warpgroup.h"
 #include "fiber.h"
 
 #include <link.h>
@@ -251,6 +252,7 @@ void run_block(size_t shared_bytes)
     memset(self->at_warp, 0, sizeof self->at_warp);
     memset(self->gone, 0, sizeof self->gone);
     self->queue_first = self->queue_last = 0;
+    emulated_warpgroup_begin(self->count, self->shared_end - SHARED_BYTES, SHARED_BYTES);
     shuffle((uint32_t)self->count, self->order);
     for (int i = 0; i < self->count; i++) {
         self->threads[i].state = FRESH;
@@ -259,6 +261,7 @@ void run_block(size_t shared_bytes)
         push(self->order[i]);
     }
     hand_over(&self->host_stack_pointer);
+    emulated_warpgroup_end();
     check_shared(shared_bytes);
 }
 
@@ -365,6 +368,11 @@ void emulator_warp(EmulatorPlace place, unsigned mask, void *operand, EmulatorPe
         wait_here();
 }
 
+uint32_t emulator_random(uint32_t n)
+{
+    return random_below(n);
+}
+
 bool emulator_is_shared(const void *memory, size_t bytes)
 {
     const char *p = (const char *)memory;
@@ -401,6 +409,7 @@ void emulator_copy_wait(int pending)
                 memcpy(copy->to, copy->from, 16);
             else
                 memset(copy->to, 0, 16);
+            emulated_warpgroup_written(thread->number, copy->to);
         }
         thread->groups.erase(thread->groups.begin());
     }

@@ -1,8 +1,8 @@
 /* emulator.h - runs CUDA kernels on the host, to prove them right where there is no GPU.
  *
  * This folder comes before src on the include path and shadows <cuda_runtime.h>, <cuda_bf16.h>,
- * <cuda_fp16.h>, ops/cuda/kernel_launch.cuh and ops/cuda/tensor_core.cuh, so that `g++ -x c++` compiles every
- * .cu file unchanged.
+ * <cuda_fp16.h> and, of ops/cuda, kernel_launch.cuh, tensor_core.cuh and warpgroup_core.cuh, so that
+ * `g++ -x c++` compiles every .cu file unchanged.
  *
  * The blocks of a grid run one after another in a random order; each thread of a block is a fiber with a
  * stack of its own, and fibers take turns at collective operations only (barriers, shuffles, matrix
@@ -18,7 +18,8 @@
  * What is not: timing, registers, memory ordering between blocks, the rounding of the special function unit,
  * cuBLAS.
  *
- * EMULATOR_SEED=N changes the random orders; EMULATOR_EAGER=1 runs work at once (for a debugger).
+ * EMULATOR_SEED=N changes the random orders; EMULATOR_EAGER=1 runs work at once (for a debugger);
+ * EMULATOR_ARCHITECTURE=90 is what the device says of itself (80 otherwise): kernels of any run.
  */
 #ifndef DINOBATCH_TESTS_EMULATOR_EMULATOR_H
 #define DINOBATCH_TESTS_EMULATOR_EMULATOR_H
@@ -72,6 +73,9 @@ void emulator_warp(EmulatorPlace place, unsigned mask, void *operand, EmulatorPe
 void emulator_copy_start(void *to_shared, const void *from, bool valid);
 void emulator_copy_commit();
 void emulator_copy_wait(int pending);
+
+/* A random number below n. */
+uint32_t emulator_random(uint32_t n);
 
 /* True if all `bytes` lie in the block's shared memory. */
 bool emulator_is_shared(const void *memory, size_t bytes);

@@ -3,6 +3,7 @@
 
 #include "ops/cuda/kernel_launch.cuh"
 #include "ops/cuda/tensor_core.cuh"
+#include "ops/cuda/warpgroup_core.cuh"
 
 #include <random>
 #include <signal.h>
@@ -210,6 +211,73 @@ Test(emulator, matrix_products_of_fp16)
     check_product<__half>(3);
 }
 
+/* c[64, N] = 1 + a[64, 16] . b[16, N] by a warpgroup. ACROSS 0: b comes as N rows of 16, else as 16 rows of
+ * N. The tile is written as the PTX ISA's tables of swizzle atoms and strides say: rows of SPAN elements, a
+ * block of SPAN columns after the other, eight rows to an atom, 16-byte chunks exchanged within a row. */
+template <typename T, int N, int SPAN, int ACROSS>
+__global__ void multiply_warpgroup(float *c, const T *a, const T *b)
+{
+    KERNEL_SHARED(T, memory);
+    const int ROWS = ACROSS ? 24 : N + 8, COLUMNS = ACROSS ? N : 16,
+              FIRST = 8; /* of the rows before the tile */
+    T *tile = memory + (-(uintptr_t)memory & (WARPGROUP_ALIGNMENT - 1)) / sizeof(T);
+    for (int i = threadIdx.x; i < (ROWS - FIRST) * COLUMNS / 8; i += 128) {
+        int row = i / (COLUMNS / 8) + FIRST, chunk = i % (COLUMNS / 8);
+        int atom = SPAN == 64 ? row % 8 : row / 2 % 4;
+        T *to = tile + (chunk * 8 / SPAN * ROWS + row) * SPAN + (chunk % (SPAN / 8) ^ atom) * 8;
+        cp_async_16(to, b + (row - FIRST) * COLUMNS + chunk * 8, true);
+    }
+    cp_async_commit();
+    cp_async_wait<0>();
+    warpgroup_fence_shared();
+    __syncthreads();
+    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    uint32_t left[4];
+    float sums[N / 8][4];
+    for (int i = 0; i < 4; i++) {
+        const T *from = a + (16 * warp + g + 8 * (i % 2)) * 16 + 2 * t + 8 * (i / 2);
+        left[i] = (uint32_t)from[0].bits | (uint32_t)from[1].bits << 16;
+    }
+    for (int i = 0; i < N / 2; i++)
+        sums[i / 4][i % 4] = 1.0f;
+    warpgroup_fence();
+    warpgroup_mma<T, N, ACROSS>(
+        sums, left, warpgroup_descriptor(warpgroup_place(tile + FIRST * SPAN), SPAN, ROWS * SPAN * 2), true);
+    warpgroup_commit();
+    warpgroup_wait();
+    for (int i = 0; i < N / 2; i++)
+        c[(16 * warp + g + 8 * (i % 4 / 2)) * N + i / 4 * 8 + 2 * t + i % 2] = sums[i / 4][i % 4];
+}
+
+template <typename T, int N, int SPAN, int ACROSS> static void check_warpgroup(unsigned seed)
+{
+    std::vector<float> numbers = random_floats(64 * 16 + 16 * N, seed);
+    std::vector<T> a(numbers.begin(), numbers.begin() + 1024), b(numbers.begin() + 1024, numbers.end());
+    float *dc = upload(std::vector<float>(64 * N));
+    KERNEL_LAUNCH((multiply_warpgroup<T, N, SPAN, ACROSS>), 1, 128, 24 << 10, 0, dc, upload(a), upload(b));
+    std::vector<float> c = download(dc, 64 * N);
+    for (int i = 0; i < 64; i++)
+        for (int j = 0; j < N; j++) {
+            double want = 1.0;
+            for (int k = 0; k < 16; k++)
+                want += (double)(float)a[(size_t)(i * 16 + k)] *
+                        (double)(float)b[(size_t)(ACROSS ? k * N + j : j * 16 + k)];
+            cr_assert_float_eq(c[(size_t)(i * N + j)], want, 1e-5,
+                               "%d columns, span %d, across %d: at %d, %d", N, SPAN, ACROSS, i, j);
+        }
+}
+
+Test(emulator, products_of_a_warpgroup)
+{
+    check_warpgroup<__nv_bfloat16, 16, 64, 0>(11);
+    check_warpgroup<__half, 64, 64, 0>(12);
+    check_warpgroup<__half, 32, 32, 0>(13);
+    check_warpgroup<__nv_bfloat16, 64, 64, 1>(14);
+    check_warpgroup<__half, 128, 64, 1>(15);
+    check_warpgroup<__nv_bfloat16, 96, 32, 1>(16);
+    check_warpgroup<__half, 32, 32, 1>(17);
+}
+
 Test(emulator, half_precision_is_rounded_to_nearest_even)
 {
     for (uint32_t bits = 0; bits < 0x10000; bits++) {
@@ -312,6 +380,69 @@ Test(emulator, lanes_that_do_not_come, .signal = SIGABRT)
 {
     KERNEL_LAUNCH(lanes_apart, 1, 32, 0, 0, upload(std::vector<int>(32)));
     cudaDeviceSynchronize();
+}
+
+/* One product of zeros, and one mistake. */
+enum Mistake { NO_FENCE, NO_WAIT, ONE_WARP_LESS, TOUCHED_RESULT, OFF_THE_PATTERN, NOT_FENCED_SHARED };
+
+template <int MISTAKE> __global__ void wrong_product(float *out, const __half *in)
+{
+    KERNEL_SHARED(__half, memory);
+    __half *tile = memory + (-(uintptr_t)memory & (WARPGROUP_ALIGNMENT - 1)) / sizeof(__half);
+    for (int i = threadIdx.x; i < 256; i += 128)
+        cp_async_16(tile + 8 * i, in, false);
+    cp_async_commit();
+    cp_async_wait<0>();
+    if (MISTAKE != NOT_FENCED_SHARED) warpgroup_fence_shared();
+    __syncthreads();
+    uint32_t left[4] = {};
+    float sums[2][4] = {};
+    int row = MISTAKE == OFF_THE_PATTERN ? 3 : 8;
+    if (MISTAKE == ONE_WARP_LESS && threadIdx.x >= 96) return;
+    if (MISTAKE != NO_FENCE) warpgroup_fence();
+    warpgroup_mma<__half, 16, 0>(sums, left, warpgroup_descriptor(warpgroup_place(tile + row * 64), 64, 0),
+                                 true);
+    warpgroup_commit();
+    if (MISTAKE == TOUCHED_RESULT) sums[1][2] = 0.0f;
+    if (MISTAKE != NO_WAIT) warpgroup_wait();
+    out[threadIdx.x] = sums[0][0];
+}
+
+template <int MISTAKE> static void make_mistake()
+{
+    float *out = upload(std::vector<float>(128));
+    KERNEL_LAUNCH(wrong_product<MISTAKE>, 1, 128, 6 << 10, 0, out, upload(std::vector<__half>(8)));
+    cudaDeviceSynchronize();
+}
+
+Test(emulator, a_product_without_fence, .signal = SIGABRT)
+{
+    make_mistake<NO_FENCE>();
+}
+
+Test(emulator, a_product_that_nobody_waits_for, .signal = SIGABRT)
+{
+    make_mistake<NO_WAIT>();
+}
+
+Test(emulator, a_warp_that_leaves_its_warpgroup_alone, .signal = SIGABRT)
+{
+    make_mistake<ONE_WARP_LESS>();
+}
+
+Test(emulator, a_result_written_while_under_way, .signal = SIGABRT)
+{
+    make_mistake<TOUCHED_RESULT>();
+}
+
+Test(emulator, a_tile_off_the_swizzle_pattern, .signal = SIGABRT)
+{
+    make_mistake<OFF_THE_PATTERN>();
+}
+
+Test(emulator, a_tile_that_was_not_handed_to_matrix_instructions, .signal = SIGABRT)
+{
+    make_mistake<NOT_FENCED_SHARED>();
 }
 
 __global__ void write_at(float *out, int place)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # cuda_resources.sh TABLE REPORT...: what ptxas said about each kernel (nvcc -Xptxas -v), as a table. Fails if a kernel spills registers to memory
-# and tests/support/cuda_spills.txt does not say why it may.
+# and tests/support/cuda_spills.txt does not say why it may, or if ptxas runs a kernel's wgmma instructions one after the other.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 (($# > 1)) || { echo "cuda-all: no nvcc was found (CUDA_PATH, NVCC and CUDA of config.mk)" >&2; exit 1; }
@@ -44,5 +44,10 @@ while read -r file arch _ _ _ stores loads kernel; do
     failed=1
   fi
 done < <(tail -n +2 "$table")
+serialized=$(grep -hE 'wgmma.mma_async instructions are serialized' "$@" | c++filt | sort -u || true)
+if [[ -n $serialized ]]; then
+  echo "cuda-all: $serialized" >&2
+  failed=1
+fi
 echo "cuda-all: $kernels kernels, table in $table"
 exit $failed

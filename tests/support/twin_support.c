@@ -5,6 +5,7 @@
 #include "base/memory.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 __extension__ typedef _Float16 Half;
@@ -14,14 +15,29 @@ bool twin_available(void)
     return device_gpu_count() > 0;
 }
 
-bool twin_is_emulated(void)
+static Device *open_gpu(void)
 {
     Device *device;
     Error error = {0};
     CHECK(device_open(&device, DEVICE_CUDA, 0, &error) == STATUS_OK);
+    return device;
+}
+
+bool twin_is_emulated(void)
+{
+    Device *device = open_gpu();
     bool emulated = strstr(device_name(device), "emulated") != NULL;
     device_close(device);
     return emulated;
+}
+
+bool twin_offers_sm90(void)
+{
+    if (twin_is_emulated()) CHECK(setenv("EMULATOR_ARCHITECTURE", "90", 1) == 0);
+    Device *device = open_gpu();
+    bool offers = device_architecture(device) == 90;
+    device_close(device);
+    return offers;
 }
 
 static OpsLimits complete(const OpsLimits *given)
@@ -42,14 +58,17 @@ static OpsLimits complete(const OpsLimits *given)
 
 Twin *twin_create(const OpsLimits *limits, uint64_t seed)
 {
-    const OpsOptions options = {.threads = 0};
+    return twin_create_with(limits, &(OpsOptions){0}, seed);
+}
+
+Twin *twin_create_with(const OpsLimits *limits, const OpsOptions *options, uint64_t seed)
+{
     Twin *twin = memory_alloc(sizeof *twin);
-    Error error = {0};
-    CHECK(device_open(&twin->host_device, DEVICE_CPU, 0, &error) == STATUS_OK);
-    CHECK(device_open(&twin->cuda_device, DEVICE_CUDA, 0, &error) == STATUS_OK);
+    twin->host_device = device_open_host();
+    twin->cuda_device = open_gpu();
     twin->limits = complete(limits);
-    twin->cpu = ops_create(twin->host_device, &twin->limits, &options);
-    twin->cuda = ops_create(twin->cuda_device, &twin->limits, &options);
+    twin->cpu = ops_create(twin->host_device, &twin->limits, options);
+    twin->cuda = ops_create(twin->cuda_device, &twin->limits, options);
     twin->comm = comm_self_create();
     twin->rng = rng_at(seed, RNG_TEST, 0, 0);
     twin_poison_scratch(twin);

@@ -61,6 +61,14 @@ bool twin_available(void);
         if (twin_is_emulated()) cr_skip_test("no CUDA device but the emulator\n"); \
     } while (0)
 
+/* The same for kernels that compute capability 9.0 alone has; the emulator has it from here on. */
+#define TWIN_REQUIRE_SM90()                                                                  \
+    do {                                                                                     \
+        TWIN_REQUIRE();                                                                      \
+        if (!twin_offers_sm90()) cr_skip_test("no CUDA device of compute capability 9.0\n"); \
+    } while (0)
+bool twin_offers_sm90(void);
+
 /* True if the CUDA device is the emulator's. */
 bool twin_is_emulated(void);
 
@@ -68,6 +76,7 @@ bool twin_is_emulated(void);
  * 256, 64 segments; members that are 0 take these as well. The scratch memory of the GPU is filled with NaN.
  */
 Twin *twin_create(const OpsLimits *limits, uint64_t seed);
+Twin *twin_create_with(const OpsLimits *limits, const OpsOptions *options, uint64_t seed);
 void twin_destroy(Twin *twin);
 
 static inline Ops *twin_ops(const Twin *twin, TwinSide side)

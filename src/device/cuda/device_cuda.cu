@@ -25,7 +25,7 @@ typedef struct {
     Device device; /* first */
     int index;
     cudaStream_t stream;
-    int multiprocessors, architecture;
+    int multiprocessors;
     size_t shared_bytes;
     PinnedBlock *pinned; /* owned: what device_alloc_host has out */
     int pinned_count, pinned_capacity;
@@ -68,11 +68,6 @@ int device_cuda_index(const Device *device)
 int device_cuda_multiprocessors(const Device *device)
 {
     return ((const CudaDevice *)(const void *)device)->multiprocessors;
-}
-
-int device_cuda_architecture(const Device *device)
-{
-    return ((const CudaDevice *)(const void *)device)->architecture;
 }
 
 size_t device_cuda_shared_bytes(const Device *device)
@@ -280,7 +275,7 @@ extern "C" Status device_cuda_open(Device **device, int rank_on_node, Error *err
     self->index = index;
     self->stream = stream;
     self->multiprocessors = properties.multiProcessorCount;
-    self->architecture = 10 * properties.major + properties.minor;
+    self->device.architecture = 10 * properties.major + properties.minor;
     self->shared_bytes = properties.sharedMemPerBlockOptin;
     snprintf(self->device.name, sizeof self->device.name, "%.100s (GPU %d)", properties.name, index);
     *device = &self->device;

@@ -21,9 +21,7 @@ cudaStream_t device_cuda_stream(const Device *device);
 /* The GPU's number in this process, as the runtime counts. */
 int device_cuda_index(const Device *device);
 
-/* Multiprocessors, and compute capability as 80 or 90. */
 int device_cuda_multiprocessors(const Device *device);
-int device_cuda_architecture(const Device *device);
 
 /* Most bytes of shared memory that a block may ask for. */
 size_t device_cuda_shared_bytes(const Device *device);

@@ -3,8 +3,9 @@
  * The twin of ops/cpu/attention.c. The number of sequences is known to the host, their lengths only to the
  * device: kernels find their work there, and cu_seqlens is not checked (the CPU's twin does). 16-bit operands
  * of head dimension 32, 64, 96, 128 go to the tensor cores (cuda_attention_forward.cu,
- * cuda_attention_backward.cu), all else to cuda_attention_plain.cu. Not here: masks inside a sequence,
- * dropout, keys of another length than the queries.
+ * cuda_attention_backward.cu; with OPS_ATTENTION_SM90 those named _sm90), all else to
+ * cuda_attention_plain.cu. Not here: masks inside a sequence, dropout, keys of another length than the
+ * queries.
  */
 #include "ops/cuda/cuda_attention.cuh"
 
@@ -53,13 +54,19 @@ static bool tensor_cores_can(Dtype dtype, const AttentionArgs &args)
            is_aligned(args.qkv) && is_aligned(args.out) && is_aligned(args.dout) && is_aligned(args.dqkv);
 }
 
+static bool by_warpgroups(const Ops *ops)
+{
+    return ops_cuda(ops)->attention == OPS_ATTENTION_SM90;
+}
+
 extern "C" void cuda_attention_forward(const Ops *ops, Tensor out, Tensor lse, Tensor qkv, Tensor cu_seqlens,
                                        int64_t heads)
 {
     if (out.shape[0] == 0) return;
     AttentionArgs args = attention_of(qkv, out, lse, cu_seqlens, heads);
     if (tensor_cores_can(qkv.dtype, args))
-        cuda_attention_forward_launch(ops_cuda(ops), qkv.dtype, args);
+        (by_warpgroups(ops) ? cuda_attention_forward_sm90_launch
+                            : cuda_attention_forward_launch)(ops_cuda(ops), qkv.dtype, args);
     else
         cuda_attention_plain_forward(ops_cuda(ops), qkv.dtype, args);
 }
@@ -77,7 +84,8 @@ extern "C" void cuda_attention_backward(const Ops *ops, Tensor dqkv, Tensor dout
     args.dqkv = dqkv.data;
     args.delta = (float *)arena_alloc(ops->scratch, (size_t)args.tokens * (size_t)heads * sizeof(float));
     if (tensor_cores_can(qkv.dtype, args))
-        cuda_attention_backward_launch(ops_cuda(ops), qkv.dtype, args);
+        (by_warpgroups(ops) ? cuda_attention_backward_sm90_launch
+                            : cuda_attention_backward_launch)(ops_cuda(ops), qkv.dtype, args);
     else
         cuda_attention_plain_backward(ops_cuda(ops), qkv.dtype, args);
     arena_reset(ops->scratch, mark);

@@ -28,6 +28,10 @@ static const float LN_2 = 0.69314718055994530942f;
 void cuda_attention_forward_launch(const OpsCuda *cuda, Dtype dtype, AttentionArgs args);
 void cuda_attention_backward_launch(const OpsCuda *cuda, Dtype dtype, AttentionArgs args);
 
+/* The same by wgmma, for GPUs of compute capability 9.0 alone. */
+void cuda_attention_forward_sm90_launch(const OpsCuda *cuda, Dtype dtype, AttentionArgs args);
+void cuda_attention_backward_sm90_launch(const OpsCuda *cuda, Dtype dtype, AttentionArgs args);
+
 /* Any activation, any head dimension up to ATTENTION_PLAIN_DIM. */
 void cuda_attention_plain_forward(const OpsCuda *cuda, Dtype dtype, AttentionArgs args);
 void cuda_attention_plain_backward(const OpsCuda *cuda, Dtype dtype, AttentionArgs args);

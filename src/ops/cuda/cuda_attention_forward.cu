@@ -1,7 +1,7 @@
 /* cuda_attention_forward.cu - attention_forward on the tensor cores: FlashAttention-2 over a packed batch.
  *
  * Source: Dao, FlashAttention-2, arXiv:2307.08691, algorithm 1 (online softmax, each warp has query rows of
- * its own). Products by mma.sync, so it runs on sm_80 and later; wgmma is deliberately not here.
+ * its own). Products by mma.sync, so it runs on sm_80 and later; wgmma is in cuda_attention_forward_sm90.cu.
  *
  * A block brings keys and values of its piece of work (cuda_attention_work.cuh) to shared memory, once from
  * device memory: 272 rows of both for head_dim 64 are 68 KB. From there on its warps do not wait for each
@@ -17,73 +17,21 @@
  * one group of queries, 16 each if it has two: hence FORWARD_GROUPS). So memory decides, and what counts is
  * that three blocks always have loads under way.
  */
-#include "ops/cuda/cuda_attention_pass.cuh"
+#include "ops/cuda/cuda_attention_forward.cuh"
 
-static const float LOWEST = -1e30f; /* below any score */
+/* The SIDE of cuda_attention_pass.cuh: a warp's queries. */
+template <typename T, int DIM>
+struct ForwardQueries : ForwardRows<T, DIM, AttentionSizes<DIM>::FORWARD_GROUPS> {
+    static const int PARTIES = ATTENTION_WARPS, KEPT = AttentionSizes<DIM>::FORWARD_GROUPS;
 
-/* The online softmax of one group of 16 rows: s becomes 2^(s factor - top). Returns by how much what was
- * summed with the old maximum shrinks. */
-template <int COLUMNS>
-static __device__ __forceinline__ float2 softmax_step(float (*s)[4], float *top, float *sum, float factor)
-{
-    float shrink[2];
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float largest = s[0][2 * half];
-#pragma unroll
-        for (int j = 0; j < COLUMNS; j++)
-            largest = fmaxf(largest, fmaxf(s[j][2 * half], s[j][2 * half + 1]));
-        largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, 1));
-        largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, 2));
-        float now = fmaxf(top[half], largest * factor), total = 0.0f;
-#pragma unroll
-        for (int j = 0; j < COLUMNS; j++)
-#pragma unroll
-            for (int e = 2 * half; e < 2 * half + 2; e++) {
-                s[j][e] = fast_exp2(fmaf(s[j][e], factor, -now));
-                total += s[j][e];
-            }
-        shrink[half] = fast_exp2(top[half] - now);
-        sum[half] = sum[half] * shrink[half] + total;
-        top[half] = now;
-    }
-    return make_float2(shrink[0], shrink[1]);
-}
-
-/* What a warp knows of its queries: the SIDE of cuda_attention_pass.cuh. Index 0, 1 of top and sum: rows l /
- * 4 and l / 4 + 8. */
-template <typename T, int DIM> struct ForwardQueries {
-    static const int KEPT = AttentionSizes<DIM>::FORWARD_GROUPS;
-    uint32_t query[KEPT][DIM / 16][4];
-    float out[KEPT][DIM / 8][4];
-    float top[KEPT][2]; /* largest score so far, times scale_log2 */
-    float sum[KEPT][2]; /* this lane's share of the sum of 2^(score scale_log2 - top) */
-
-    static __device__ __forceinline__ void bring(const AttentionArgs &args,
-                                                 const volatile AttentionPiece &piece,
-                                                 AttentionShared<T> shared, int row, int token, int tokens)
+    static __device__ __forceinline__ void arrived()
     {
-        int stride = 3 * args.width;
-        const T *keys =
-            (const T *)args.qkv + (int64_t)(piece.first + token) * stride + args.width + piece.head * DIM;
-        tile_copy_heads<T, DIM>(shared.tiles, row, keys, stride, keys + args.width, stride, piece.heads,
-                                tokens);
     }
 
     __device__ __forceinline__ void load(const AttentionArgs &args, const volatile AttentionPiece &,
                                          AttentionShared<T>, const AttentionTask &task)
     {
-        int stride = 3 * args.width;
-#pragma unroll
-        for (int m = 0; m < KEPT; m++) {
-            const T *from =
-                (const T *)args.qkv + (int64_t)(task.row + m * task.apart) * stride + task.head * DIM;
-            rows_load<T, DIM>(query[m], from, stride, task.left - m * task.apart);
-            rows_to_left<DIM / 16>(query[m]);
-            rows_zero<DIM>(out[m]);
-            top[m][0] = top[m][1] = LOWEST;
-            sum[m][0] = sum[m][1] = 0.0f;
-        }
+        this->take(args, task);
     }
 
     /* 8 COLUMNS keys, of which `valid` exist; keys and values are the lane's places. */
@@ -99,23 +47,11 @@ template <typename T, int DIM> struct ForwardQueries {
                 ldmatrix_x4(b, tile_at<T, DIM>(keys, pair, k));
 #pragma unroll
                 for (int m = 0; m < COUNT; m++)
-                    mma_pair<T>(s[m] + 2 * pair, query[m][k], b);
+                    mma_pair<T>(s[m] + 2 * pair, this->query[m][k], b);
             }
 #pragma unroll
-        for (int m = 0; m < COUNT; m++) {
-            if (valid < 8 * COLUMNS) mask_columns<COLUMNS>(s[m], valid, LOWEST);
-            float2 shrink = softmax_step<COLUMNS>(s[m], top[m], sum[m], factor);
-#pragma unroll
-            for (int pair = 0; pair < COLUMNS / 2; pair++)
-                left_operand<T>(p[m][pair], s[m] + 2 * pair);
-            if (!__any_sync(ALL_LANES, shrink.x < 1.0f || shrink.y < 1.0f))
-                continue; /* as a rule, after a few */
-#pragma unroll
-            for (int j = 0; j < DIM / 8; j++)
-#pragma unroll
-                for (int e = 0; e < 4; e++)
-                    out[m][j][e] *= e < 2 ? shrink.x : shrink.y;
-        }
+        for (int m = 0; m < COUNT; m++)
+            this->template weigh<COLUMNS>(m, s[m], p[m], valid, factor);
 #pragma unroll
         for (int pair = 0; pair < COLUMNS / 2; pair++)
 #pragma unroll
@@ -123,7 +59,7 @@ template <typename T, int DIM> struct ForwardQueries {
                 ldmatrix_x4_trans(b, tile_at<T, DIM>(values, pair, k));
 #pragma unroll
                 for (int m = 0; m < COUNT; m++)
-                    mma_pair<T>(out[m] + 2 * k, p[m][pair], b);
+                    mma_pair<T>(this->out[m] + 2 * k, p[m][pair], b);
             }
     }
 
@@ -131,36 +67,18 @@ template <typename T, int DIM> struct ForwardQueries {
     __device__ __forceinline__ void meet(const AttentionArgs &args, AttentionShared<T> shared, int row,
                                          int tokens)
     {
-        const int STEP = 2 * GROUP;
+        const int STEP = 2 * GROUP, SPAN = AttentionSizes<DIM>::SPAN;
         const T *keys = shared.template along<DIM>(row);
-        const T *values = shared.template across<DIM>(row + AttentionSizes<DIM>::ROWS);
+        const T *values = shared.template across<DIM>(row) + AttentionSizes<DIM>::OPERAND;
 #pragma unroll 1
-        for (; tokens > GROUP; tokens -= STEP, keys += STEP * DIM, values += STEP * DIM)
+        for (; tokens > GROUP; tokens -= STEP, keys += STEP * SPAN, values += STEP * SPAN)
             step<COUNT, STEP / 8>(keys, values, tokens, args.scale_log2);
         if (tokens > 0) step<COUNT, GROUP / 8>(keys, values, tokens, args.scale_log2);
     }
 
     __device__ __forceinline__ void store(const AttentionArgs &args, const AttentionTask &task)
     {
-        int lane = threadIdx.x % WARP;
-#pragma unroll
-        for (int m = 0; m < KEPT; m++) {
-            int left = task.left - m * task.apart, row = task.row + m * task.apart;
-            if (left <= 0) break;
-            float factor[2];
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                int r = lane / 4 + half * 8;
-                float total = sum[m][half];
-                total += __shfl_xor_sync(ALL_LANES, total, 1);
-                total += __shfl_xor_sync(ALL_LANES, total, 2);
-                factor[half] = 1.0f / total;
-                if (lane % 4 == 0 && r < left)
-                    args.lse[(int64_t)(row + r) * args.heads + task.head] = top[m][half] * LN_2 + logf(total);
-            }
-            rows_store<T, DIM>((T *)args.out + (int64_t)row * args.width + task.head * DIM, args.width, left,
-                               out[m], factor[0], factor[1]);
-        }
+        this->give(args, task);
     }
 };
 

@@ -5,14 +5,17 @@
  * pass; the second keeps keys and values and lets queries and output gradients come by. What is kept, and
  * what happens when they meet, is a SIDE:
  *
- *     KEPT         how many groups of 16 rows a warp keeps at once
+ *     PARTIES      who takes tasks: each of a block's warps for itself, or (1) all of them together
+ *     KEPT         how many groups of 16 rows a party keeps at once
  *     bring()      starts copying the coming rows of tokens [token, + tokens) to row `row` of the tiles, by
  *                  exactly one group of copies
+ *     arrived()    called by every thread behind its wait for copies, before the barrier
  *     load()       takes up the rows of a task; those behind the sequence's end are zeros
- *     meet<COUNT>  the first COUNT groups meet `tokens` rows, from row `row` of the tiles on
+ *     meet<COUNT>  the first COUNT groups (of one party: all) meet `tokens` rows, from row `row` of the
+ *                  tiles on
  *     store()      writes the results
  *
- * Whole sequences come at once; then each warp does what tasks it finds and waits for no other. Long ones
+ * Whole sequences come at once; then each party does what tasks it finds and waits for no other. Long ones
  * come in stages, one copied while the other is worked on. What outlives a meeting is read again from shared
  * memory: registers are what these kernels are short of.
  */
@@ -30,15 +33,27 @@ template <typename T> struct AttentionShared {
     /* The calling lane's place in 16 rows from `row` on, a multiple of 8. */
     template <int DIM> __device__ __forceinline__ const T *along(int row) const
     {
-        return tiles + row * DIM + places->along[threadIdx.x % WARP];
+        return tiles + row * AttentionSizes<DIM>::SPAN + places->along[threadIdx.x % WARP];
     }
     template <int DIM> __device__ __forceinline__ const T *across(int row) const
     {
-        return tiles + row * DIM + places->across[threadIdx.x % WARP];
+        return tiles + row * AttentionSizes<DIM>::SPAN + places->across[threadIdx.x % WARP];
     }
 };
 
-/* What a warp does at a time. */
+/* Starts copying keys and values of tokens [token, + tokens) to row `row` of the tiles. */
+template <typename T, int DIM>
+static __device__ __forceinline__ void
+attention_bring_keys(const AttentionArgs &args, const volatile AttentionPiece &piece,
+                     AttentionShared<T> shared, int row, int token, int tokens)
+{
+    int stride = 3 * args.width;
+    const T *keys =
+        (const T *)args.qkv + (int64_t)(piece.first + token) * stride + args.width + piece.head * DIM;
+    tile_copy_heads<T, DIM>(shared.tiles, row, keys, stride, keys + args.width, stride, piece.heads, tokens);
+}
+
+/* What a party does at a time. */
 typedef struct {
     int row;   /* of its first token, in the tensors */
     int place; /* the same in the tiles, where whole sequences lie */
@@ -48,18 +63,19 @@ typedef struct {
     int begin; /* row of the tiles where its head begins, of whole sequences */
 } AttentionTask;
 
-/* A warp's task in its turn-th turn. Of whole sequences, runs of KEPT groups, dealt to the warps in turns; of
- * a block of a long one, groups w, w + ATTENTION_WARPS, ... in every turn. */
-template <int KEPT>
+/* A party's task in its turn-th turn. Of whole sequences, runs of KEPT groups, dealt to the parties in turns;
+ * of a block of a long one, party p has groups p, p + PARTIES, ... in every turn. */
+template <typename SIDE>
 static __device__ __forceinline__ AttentionTask attention_task(const volatile AttentionPiece &piece, int turn)
 {
-    int groups = attention_groups(piece.tokens), runs = (groups + KEPT - 1) / KEPT, warp = threadIdx.x / WARP;
+    const int KEPT = SIDE::KEPT, PARTIES = SIDE::PARTIES;
+    int groups = attention_groups(piece.tokens), runs = (groups + KEPT - 1) / KEPT;
+    int party = PARTIES == 1 ? 0 : threadIdx.x / WARP;
     if (!piece.whole) {
-        int token = (piece.group + warp) * GROUP;
-        return AttentionTask{piece.first + token,     0, piece.head, piece.tokens - token,
-                             ATTENTION_WARPS * GROUP, 0};
+        int token = (piece.group + party) * GROUP;
+        return AttentionTask{piece.first + token, 0, piece.head, piece.tokens - token, PARTIES * GROUP, 0};
     }
-    int index = warp + turn * ATTENTION_WARPS, slot = index / runs;
+    int index = party + turn * PARTIES, slot = index / runs;
     int begin = slot * groups * GROUP, token = index % runs * KEPT * GROUP;
     int left = slot < piece.heads ? piece.tokens - token : 0;
     return AttentionTask{piece.first + token, begin + token, piece.head + slot, left, GROUP, begin};
@@ -95,7 +111,7 @@ static __device__ __forceinline__ void attention_pass(const AttentionArgs &args,
     int turn = 0; /* of whole sequences: of tasks; of long ones: of stages */
 #pragma unroll 1
     do {
-        AttentionTask task = attention_task<SIDE::KEPT>(piece, turn);
+        AttentionTask task = attention_task<SIDE>(piece, turn);
         if (task.left <= 0 && piece.whole && turn > 0) break;
         SIDE side;
         side.load(args, piece, shared, task); /* under way while the warp waits for what comes by */
@@ -110,12 +126,15 @@ static __device__ __forceinline__ void attention_pass(const AttentionArgs &args,
                 row = turn % 2 * STAGE;
                 tokens = min(tokens - turn * STAGE, STAGE);
             }
-            if (turn == 0 || !piece.whole) __syncthreads();
-            if (SIDE::KEPT > 1 && task.left > task.apart)
+            if (turn == 0 || !piece.whole) {
+                SIDE::arrived();
+                __syncthreads();
+            }
+            if (SIDE::PARTIES > 1 && SIDE::KEPT > 1 && task.left > task.apart)
                 side.template meet<SIDE::KEPT>(args, shared, row, tokens);
             else if (task.left > 0)
                 side.template meet<1>(args, shared, row, tokens);
-            task = attention_task<SIDE::KEPT>(piece, turn++);
+            task = attention_task<SIDE>(piece, turn++);
             if (piece.whole) break;
             __syncthreads(); /* the stage after the next overwrites this one */
         } while (turn * STAGE < piece.tokens);

@@ -1,9 +1,11 @@
 /* cuda_attention_tile.cuh - rows of one head in shared memory, and rows in a warp's registers as the tensor
  * cores want them.
  *
- * In shared memory a row of DIM 16-bit elements lies without padding; its 16-byte chunks change places so
- * that the eight rows that ldmatrix reads at once lie in different banks: chunk c of row r is at c ^ (r & 7)
- * where a row is a multiple of 128 bytes, at c ^ (r >> 1 & 3) where it is an odd multiple of 64.
+ * In shared memory a tile lies in blocks of columns: 64 16-bit elements, or 32 where 64 does not divide the
+ * head dimension. A block's rows, 128 or 64 bytes, lie one behind the other; their 16-byte chunks change
+ * places so that the eight rows that ldmatrix reads at once lie in different banks: chunk c of row r is at
+ * c ^ (r & 7) of 128 bytes, at c ^ (r >> 1 & 3) of 64. That is what wgmma knows as 128-byte and 64-byte
+ * swizzle, so the kernels for both kinds of tensor core instructions share the tiles.
  *
  * In registers a 16 x 16 piece of a left operand is four words per lane. Lane l needs 4 bytes of each 16: it
  * loads 8 and changes half of them with its neighbour, so that a warp reads and writes whole 32-byte sectors
@@ -25,7 +27,9 @@ template <int DIM> struct AttentionSizes {
     static const int ROWS = DIM <= 64 ? 272 : DIM == 96 ? 176 : 128;
     static const int STAGE = DIM <= 64 ? 128 : DIM == 96 ? 80 : 64;
     static const int GROUPS = ROWS / GROUP;
-    static const int SHARED_BYTES = 2 * ROWS * DIM * 2;
+    static const int SPAN = DIM % 64 == 0 ? 64 : 32; /* columns of a block */
+    static const int OPERAND = ROWS * DIM;           /* elements from one operand to the other */
+    static const int SHARED_BYTES = 2 * OPERAND * 2;
     /* Blocks that a multiprocessor's registers must have room for: three leave 168 to a thread, two 255. */
     static const int FORWARD_BLOCKS = 3;
     static const int BACKWARD_BLOCKS = DIM <= 64 ? 3 : 2;
@@ -36,7 +40,7 @@ template <int DIM> struct AttentionSizes {
 
 template <int DIM> __device__ __forceinline__ int tile_swizzle(int row)
 {
-    return DIM % 64 == 0 ? row & 7 : row >> 1 & 3;
+    return AttentionSizes<DIM>::SPAN == 64 ? row & 7 : row >> 1 & 3;
 }
 
 /* Starts copying rows [0, rows) from `from`, `stride` elements apart, to a tile; rows up to `padded` become
@@ -44,31 +48,34 @@ template <int DIM> __device__ __forceinline__ int tile_swizzle(int row)
 template <typename T, int DIM>
 __device__ __forceinline__ void tile_copy(T *tile, const T *from, int stride, int rows, int padded)
 {
-    const int CHUNKS = DIM / 8, AT_ONCE = ATTENTION_THREADS / CHUNKS / 8 * 8;
-    int first = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
-    T *target = tile + first * DIM + (chunk ^ tile_swizzle<DIM>(first)) * 8;
+    typedef AttentionSizes<DIM> Sizes;
+    const int CHUNKS = DIM / 8, AT_ONCE = ATTENTION_THREADS / CHUNKS / 8 * 8, SPAN = Sizes::SPAN;
+    int first = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS, block = chunk / (SPAN / 8);
+    T *target =
+        tile + (block * Sizes::ROWS + first) * SPAN + (chunk % (SPAN / 8) ^ tile_swizzle<DIM>(first)) * 8;
     const T *source = from + (int64_t)first * stride + chunk * 8;
     if (first >= AT_ONCE) return;
 #pragma unroll 4
     for (int row = first; row < padded; row += AT_ONCE) {
         cp_async_16(target, row < rows ? source : from, row < rows);
-        target += AT_ONCE * DIM;
+        target += AT_ONCE * SPAN;
         source += AT_ONCE * stride;
     }
 }
 
-/* The same for `heads` neighbouring heads of two operands: a at row `row` of the tiles, b
- * AttentionSizes::ROWS behind it; each head is padded with zeros to whole groups. One group of copies. */
+/* The same for `heads` neighbouring heads of two operands: a at row `row` of the first tile, b of the second;
+ * each head is padded with zeros to whole groups. One group of copies. */
 template <typename T, int DIM>
 __device__ __forceinline__ void tile_copy_heads(T *tiles, int row, const T *a, int a_stride, const T *b,
                                                 int b_stride, int heads, int tokens)
 {
+    typedef AttentionSizes<DIM> Sizes;
     int padded = attention_groups(tokens) * GROUP;
-    T *target = tiles + row * DIM;
+    T *target = tiles + row * Sizes::SPAN;
     for (int slot = 0; slot < heads; slot++) {
         tile_copy<T, DIM>(target, a + slot * DIM, a_stride, tokens, padded);
-        tile_copy<T, DIM>(target + AttentionSizes<DIM>::ROWS * DIM, b + slot * DIM, b_stride, tokens, padded);
-        target += padded * DIM;
+        tile_copy<T, DIM>(target + Sizes::OPERAND, b + slot * DIM, b_stride, tokens, padded);
+        target += padded * Sizes::SPAN;
     }
     cp_async_commit();
 }
@@ -84,20 +91,21 @@ typedef struct {
 
 template <int DIM> static __device__ void tile_places_fill(TilePlaces *places)
 {
+    const int SPAN = AttentionSizes<DIM>::SPAN;
     if (threadIdx.x >= WARP) return;
     int lane = threadIdx.x, row = lane % 8 + lane / 16 * 8;
-    places->along[lane] = row * DIM + (lane / 8 % 2 ^ tile_swizzle<DIM>(row)) * 8;
+    places->along[lane] = row * SPAN + (lane / 8 % 2 ^ tile_swizzle<DIM>(row)) * 8;
     row = lane % 16;
-    places->across[lane] = row * DIM + (lane / 16 ^ tile_swizzle<DIM>(row)) * 8;
+    places->across[lane] = row * SPAN + (lane / 16 ^ tile_swizzle<DIM>(row)) * 8;
 }
 
 /* A lane's place moved on by `group` times 16 rows and `step` times 16 elements. The swizzle works on the
  * address: tiles are aligned to 128 bytes. */
 template <typename T, int DIM> __device__ __forceinline__ const T *tile_at(const T *lane, int group, int step)
 {
-    const int SPAN = DIM % 64 == 0 ? 64 : 32; /* elements whose chunks change places with each other */
+    const int SPAN = AttentionSizes<DIM>::SPAN, BLOCK = AttentionSizes<DIM>::ROWS * SPAN;
     uintptr_t place = (uintptr_t)lane ^ (uintptr_t)(step * 16 % SPAN * sizeof(T));
-    return (const T *)place + group * GROUP * DIM + step * 16 / SPAN * SPAN;
+    return (const T *)place + group * GROUP * SPAN + step * 16 / SPAN * BLOCK;
 }
 
 /* Two neighbouring elements, the first in the lower half. */

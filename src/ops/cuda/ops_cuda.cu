@@ -44,7 +44,7 @@ extern "C" Ops *ops_cuda_create(Device *device, const OpsLimits *limits, const O
     self->limits = *limits;
     self->stream = device_cuda_stream(device);
     self->multiprocessors = device_cuda_multiprocessors(device);
-    self->architecture = device_cuda_architecture(device);
+    self->attention = options->attention;
     self->shared_bytes = device_cuda_shared_bytes(device);
     Arena plan = arena_measuring();
     arena_alloc(&plan, plan_scratch(limits, self->multiprocessors));

@@ -28,8 +28,9 @@ typedef struct {
     CudaGemm *gemm; /* owned */
     OpsLimits limits;
     cudaStream_t stream;
-    int multiprocessors, architecture;
-    size_t shared_bytes; /* most shared memory of a block */
+    int multiprocessors;
+    OpsAttention attention; /* as the options */
+    size_t shared_bytes;    /* most shared memory of a block */
 } OpsCuda;
 
 static inline const OpsCuda *ops_cuda(const Ops *ops)
