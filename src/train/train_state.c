@@ -447,6 +447,11 @@ void train_state_log_precision(const TrainState *state, Log *log)
     describe_precision(&state->config->compute_precision.teacher, ssl->teacher_weights, teacher,
                        sizeof teacher);
     log_info(log, "products: student %s; teacher %s; everything else in fp32", student, teacher);
+    if (comm_size(state->comm) == 1) return;
+    const Dtype *reduce = ssl->gradients.reduce;
+    log_info(log, "sums of gradients over %d ranks: backbone %s, dino_head %s, ibot_head %s",
+             comm_size(state->comm), dtype_name(reduce[PARAM_BACKBONE]), dtype_name(reduce[PARAM_DINO_HEAD]),
+             dtype_name(reduce[PARAM_IBOT_HEAD]));
 }
 
 void train_state_log_memory(const TrainState *state, size_t batch_bytes, Log *log)

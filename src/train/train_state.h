@@ -103,8 +103,8 @@ Status train_state_resume(TrainState *state, const char *path, bool allow_change
  * DEVIATION: the reference loads what fits and keeps quiet about the rest (strict=False). */
 Status train_state_load_pretrained(TrainState *state, const char *path, Error *error);
 
-/* One log line: the types that products are really made in, beside those that the configuration asks for (a
- * CPU computes fp16 in fp32, and bf16 too where the processor does not multiply it). */
+/* The types that products and sums over ranks are really made in, beside those that the configuration asks
+ * for (a CPU computes fp16 in fp32, and bf16 too where the processor does not multiply it). */
 void train_state_log_precision(const TrainState *state, Log *log);
 
 /* The memory of this rank by lifetime, one log line each. */

@@ -36,6 +36,25 @@ static void pretrain(const char *run, const char *const *words, int status, cons
     process_result_fini(&result);
 }
 
+/* --- evaluation beside sharded weights --- */
+
+/* The second rank has no picture of the one set and fewer batches of the other, but parts of all weights. */
+Test(pretrain, evaluation_gathers_weights_on_ranks_that_have_nothing_to_evaluate)
+{
+    static const char *const strategies[] = {"FULL_SHARD", "SHARD_GRAD_OP"};
+    for (int i = 0; i < 2; i++) {
+        char word[96];
+        snprintf(word, sizeof word, "compute_precision.teacher.backbone.sharding_strategy=%s", strategies[i]);
+        pretrain(strategies[i],
+                 WORDS(word, "evaluation.eval_period_iterations=2",
+                       "evaluation.train_dataset_path=synthetic:classes=3,size=40,count=33,seed=5",
+                       "evaluation.val_dataset_path=synthetic:classes=3,size=40,count=1,seed=6",
+                       "evaluation.batch_size=8", "evaluation.knn_k=[3]", "evaluation.crop_size=32",
+                       "train.stop_after_iterations=3"),
+                 75, "iteration 1: k-NN ", "stopped after iteration 3");
+    }
+}
+
 /* --- student.pretrained_weights --- */
 
 static const char ONE_STEP[] = "train.stop_after_iterations=1";
