@@ -51,7 +51,7 @@ $(BUILD)/src/ops/%.o: CFLAGS += -ffp-contract=fast -fno-trapping-math -fno-signe
 $(BUILD)/src/comm/mpi/%.o $(BUILD)/tests/mpi/%.o: CPPFLAGS += $(MPI_CFLAGS)
 $(BUILD)/src/comm/nccl/%.o: CPPFLAGS += -isystem $(CUDA_PATH)/include
 $(BUILD)/src/h5/%.o $(BUILD)/src/data/%.o $(BUILD)/src/config/%.o $(BUILD)/src/report/%.o $(BUILD)/tests/%.o \
-  $(BUILD)/src/run/%.o $(BUILD)/src/bench/%.o $(BUILD)/src/eval/%.o $(BUILD)/jobs/%.o: CPPFLAGS += $(PKG_CFLAGS)
+  $(BUILD)/src/run/%.o $(BUILD)/src/plan/%.o $(BUILD)/src/bench/%.o $(BUILD)/src/eval/%.o $(BUILD)/jobs/%.o: CPPFLAGS += $(PKG_CFLAGS)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

@@ -62,6 +62,28 @@ char *memory_strndup(const char *text, size_t n)
     return copy;
 }
 
+static size_t kernel_figure(const char *format)
+{
+    char line[256];
+    unsigned long kib = 0;
+    FILE *file = fopen("/proc/self/status", "re");
+    if (!file) return 0;
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, format, &kib) == 1) break;
+    fclose(file);
+    return (size_t)kib * 1024;
+}
+
+size_t memory_resident(void)
+{
+    return kernel_figure("VmRSS: %lu");
+}
+
+size_t memory_resident_peak(void)
+{
+    return kernel_figure("VmHWM: %lu");
+}
+
 int64_t memory_allocation_count(void)
 {
     return atomic_load_explicit(&allocations, memory_order_relaxed);

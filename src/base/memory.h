@@ -29,4 +29,9 @@ char *memory_strndup(const char *text, size_t n);
 /* Allocations of this process so far, all threads. */
 int64_t memory_allocation_count(void);
 
+/* Bytes of this process that lie in real memory now, and the most that ever did, as the kernel counts them;
+ * 0 where it does not say. */
+size_t memory_resident(void);
+size_t memory_resident_peak(void);
+
 #endif

@@ -9,10 +9,7 @@
  * On a GPU the time is the GPU's, between events before and after each call: the host does not wait for any,
  * but the events themselves take a microsecond or two.
  *
- * Work is what the result needs, once: products count multiply and add as two, backwards of attention and of
- * the losses do not count scores that are computed again, so a rate made of it is comparable between ways to
- * compute. Operations without large products count bytes of their operands, read and written. One caller at a
- * time, as with any Ops.
+ * Work is that of ops_work.h. One caller at a time, as with any Ops.
  */
 #ifndef DINOBATCH_BENCH_OPS_TIMED_H
 #define DINOBATCH_BENCH_OPS_TIMED_H

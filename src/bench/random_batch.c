@@ -3,9 +3,7 @@
 
 #include "base/rng.h"
 #include "data/augment.h"
-#include "data/block_mask.h"
-
-#include <string.h>
+#include "data/batch_masks.h"
 
 static void fill(uint8_t *levels, int64_t count)
 {
@@ -37,19 +35,7 @@ void random_batch_advance(Batch *batch, const Config *config, int64_t step, uint
 {
     batch->step = step;
     if (config->ibot.loss_weight <= 0) return;
-    BlockMaskGrid grid = block_mask_grid(batch->global_size, config->student.patch_size);
-    size_t patches = (size_t)batch->patches;
-    for (int64_t group = 0; group < batch->groups; group++) {
-        Rng rng = rng_at((uint64_t)config->train.seed, RNG_MASK, (uint64_t)step,
-                         (uint64_t)(batch->first_group + group));
-        BlockMaskCounts counts = block_mask_group(
-            &grid, AUGMENT_GLOBAL_CROPS * batch->group_size, config->ibot.mask_sample_probability,
-            config->ibot.mask_ratio_min_max[0], config->ibot.mask_ratio_min_max[1], rng, scratch);
-        batch->upperbound[group] = counts.upperbound;
-        for (int64_t s = 0; s < batch->group_size; s++)
-            for (int64_t c = 0; c < AUGMENT_GLOBAL_CROPS; c++)
-                memcpy(batch->masks +
-                           (size_t)((group * batch->group_size + s) * AUGMENT_GLOBAL_CROPS + c) * patches,
-                       scratch + (size_t)(c * batch->group_size + s) * patches, patches);
-    }
+    BatchMasks masks = batch_masks_of(config);
+    for (int64_t group = 0; group < batch->groups; group++)
+        batch_masks_draw(&masks, batch, group, scratch);
 }

@@ -190,18 +190,6 @@ static void reset_peak(void)
     fclose(file);
 }
 
-static size_t peak_bytes(void)
-{
-    char line[256];
-    unsigned long kib = 0;
-    FILE *file = fopen("/proc/self/status", "re");
-    if (!file) return 0;
-    while (fgets(line, sizeof line, file))
-        if (sscanf(line, "VmHWM: %lu", &kib) == 1) break;
-    fclose(file);
-    return (size_t)kib * 1024;
-}
-
 static void fill_memory(StepBench *result, const StepRun *run)
 {
     const SslMetaArch *ssl = &run->ssl;
@@ -212,7 +200,7 @@ static void fill_memory(StepBench *result, const StepRun *run)
     result->step_bytes = ssl->step.capacity;
     result->scratch_bytes = run->ops->scratch->capacity;
     result->batch_bytes = batch_bytes(&run->batch);
-    result->peak_rss_bytes = peak_bytes();
+    result->peak_rss_bytes = memory_resident_peak();
     if (run->gpu) result->peak_device_bytes = device_memory_peak(run->device);
 }
 

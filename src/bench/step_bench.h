@@ -12,7 +12,7 @@
 
 #include "bench/bench_timer.h"
 #include "bench/ops_timed.h"
-#include "bench/step_flops.h"
+#include "ssl/step_flops.h"
 
 typedef struct {
     const char *name;     /* of the configuration; static or borrowed */

@@ -5,12 +5,11 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "data/augment_part.h"
-#include "data/block_mask.h"
+#include "data/batch_masks.h"
 #include "data/loader_core.h"
 #include "data/sampler.h"
 
 #include <stdatomic.h>
-#include <string.h>
 
 enum { MAX_TRIES = 1000 }; /* images in a row that may be corrupt */
 
@@ -22,7 +21,7 @@ typedef struct {
 struct Loader {
     LoaderParams params;
     LoaderCore core;
-    BlockMaskGrid grid;
+    BatchMasks masks;
     LoaderSlot *slots; /* [core.slots] */
 };
 
@@ -71,22 +70,6 @@ static Status make_crops(Loader *loader, LoaderScratch *scratch, LoaderSlot *slo
     return STATUS_OK;
 }
 
-static void make_masks(const Loader *loader, uint8_t *masks, Batch *batch, int64_t group)
-{
-    const LoaderParams *params = &loader->params;
-    size_t patches = (size_t)batch->patches;
-    Rng rng = rng_at(params->seed, RNG_MASK, (uint64_t)batch->step, (uint64_t)(batch->first_group + group));
-    BlockMaskCounts counts =
-        block_mask_group(&loader->grid, AUGMENT_GLOBAL_CROPS * params->group_size, params->mask_probability,
-                         params->mask_ratio_min, params->mask_ratio_max, rng, masks);
-    batch->upperbound[group] = counts.upperbound;
-    for (int64_t s = 0; s < params->group_size; s++)
-        for (int64_t c = 0; c < AUGMENT_GLOBAL_CROPS; c++)
-            memcpy(batch->masks +
-                       (size_t)((group * params->group_size + s) * AUGMENT_GLOBAL_CROPS + c) * patches,
-                   masks + (size_t)(c * params->group_size + s) * patches, patches);
-}
-
 static int64_t begin_batch(void *context, int slot, int64_t round)
 {
     Loader *loader = context;
@@ -102,7 +85,7 @@ static Status run_task(void *context, int worker, int slot, int64_t task, Error 
     LoaderSlot *s = &loader->slots[slot];
     if (task >= s->batch.groups)
         return make_crops(loader, &loader->core.scratch[worker], s, task - s->batch.groups, error);
-    make_masks(loader, loader->core.scratch[worker].masks, &s->batch, task);
+    batch_masks_draw(&loader->masks, &s->batch, task, loader->core.scratch[worker].masks);
     return STATUS_OK;
 }
 
@@ -139,7 +122,11 @@ Status loader_create(Loader **out, const LoaderParams *params, const DataSet *se
     CHECK(params->patch_size >= 1 && params->augment.global[0].size % params->patch_size == 0);
     Loader *loader = memory_alloc(sizeof *loader);
     loader->params = *params;
-    loader->grid = block_mask_grid(params->augment.global[0].size, params->patch_size);
+    loader->masks = (BatchMasks){.grid = block_mask_grid(params->augment.global[0].size, params->patch_size),
+                                 .probability = params->mask_probability,
+                                 .ratio_min = params->mask_ratio_min,
+                                 .ratio_max = params->mask_ratio_max,
+                                 .seed = params->seed};
     loader_core_init(&loader->core, set, params->num_workers, params->prefetch, params->in_use);
     init_memory(loader);
     TaskRingParams tasks = {.context = loader,

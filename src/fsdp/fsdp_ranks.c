@@ -85,18 +85,29 @@ static FsdpModule deal(const FsdpRanks *ranks, ConfigSharding student, ConfigSha
                         .teacher = life_of(teacher)};
 }
 
-Status fsdp_ranks_init(FsdpRanks *ranks, const Config *config, Comm *world, Device *device, Error *error)
+void fsdp_ranks_deal(FsdpRanks *ranks, const Config *config)
 {
-    *ranks = (FsdpRanks){.world = world};
     ConfigSharding student[PARAM_MODULE_COUNT], teacher[PARAM_MODULE_COUNT];
     strategies_of(&config->compute_precision.student, student);
     strategies_of(&config->compute_precision.teacher, teacher);
-    bool hybrid = false;
-    for (int m = 0; m < PARAM_MODULE_COUNT; m++)
-        hybrid = hybrid || student[m] == CONFIG_SHARDING_HYBRID_SHARD;
-    if (hybrid) TRY(split_nodes(ranks, config, device, error));
     for (int m = 0; m < PARAM_MODULE_COUNT; m++)
         ranks->modules[m] = deal(ranks, student[m], teacher[m]);
+}
+
+bool fsdp_ranks_is_hybrid(const Config *config)
+{
+    ConfigSharding student[PARAM_MODULE_COUNT];
+    strategies_of(&config->compute_precision.student, student);
+    for (int m = 0; m < PARAM_MODULE_COUNT; m++)
+        if (student[m] == CONFIG_SHARDING_HYBRID_SHARD) return true;
+    return false;
+}
+
+Status fsdp_ranks_init(FsdpRanks *ranks, const Config *config, Comm *world, Device *device, Error *error)
+{
+    *ranks = (FsdpRanks){.world = world};
+    if (fsdp_ranks_is_hybrid(config)) TRY(split_nodes(ranks, config, device, error));
+    fsdp_ranks_deal(ranks, config);
     return STATUS_OK;
 }
 

@@ -43,6 +43,13 @@ typedef struct {
  * fsdp_ranks_fini, also after a failure. Collective over WORLD; the outcome is the same on all ranks. */
 Status fsdp_ranks_init(FsdpRanks *ranks, const Config *config, Comm *world, Device *device, Error *error);
 
+/* Fills the modules in from communicators that are there already: `world`, and with HYBRID_SHARD `node`,
+ * `across` and ranks_per_node. Not collective. */
+void fsdp_ranks_deal(FsdpRanks *ranks, const Config *config);
+
+/* Whether a module of the student has HYBRID_SHARD. */
+bool fsdp_ranks_is_hybrid(const Config *config);
+
 /* Collective over WORLD. */
 void fsdp_ranks_fini(FsdpRanks *ranks);
 

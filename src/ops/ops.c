@@ -16,6 +16,11 @@ Ops *ops_create(Device *device, const OpsLimits *limits, const OpsOptions *optio
                                               : ops_cpu_create(device, limits, options);
 }
 
+size_t ops_memory(DeviceKind kind, const OpsLimits *limits, int parallel)
+{
+    return kind == DEVICE_CUDA ? ops_cuda_memory(limits, parallel) : ops_cpu_memory(limits, parallel);
+}
+
 void ops_destroy(Ops *ops)
 {
     if (ops) ops->destroy(ops);

@@ -253,6 +253,11 @@ typedef struct {
 /* True if the device has these attention kernels; any has auto's. */
 bool ops_attention_works(const Device *device, OpsAttention attention);
 
+/* Bytes of device memory that the operations of such a device take beside their operands: scratch and
+ * workspaces. `parallel`: OpenMP threads, or multiprocessors of the GPU. 0: this build does not know (a GPU's
+ * without CUDA). */
+size_t ops_memory(DeviceKind kind, const OpsLimits *limits, int parallel);
+
 /* The operations of a device, which must outlive them; it has the attention kernels of the options. Owned by
  * the caller. */
 Ops *ops_create(Device *device, const OpsLimits *limits, const OpsOptions *options);

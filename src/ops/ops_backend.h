@@ -7,6 +7,10 @@
 Ops *ops_cpu_create(Device *device, const OpsLimits *limits, const OpsOptions *options);
 Ops *ops_cuda_create(Device *device, const OpsLimits *limits, const OpsOptions *options);
 
+/* ops_memory of each. */
+size_t ops_cpu_memory(const OpsLimits *limits, int threads);
+size_t ops_cuda_memory(const OpsLimits *limits, int multiprocessors);
+
 /* CHECK-fails unless shapes and types of the operands fit together as ops.h says. */
 void ops_check_prototype_cross_entropy(const PrototypeCrossEntropy *args);
 

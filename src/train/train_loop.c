@@ -297,6 +297,8 @@ static Status iterate(Loop *loop, Error *error)
     while (state->iteration < state->total_iterations) {
         bool stop = false;
         TRY(one_iteration(loop, &stop, error));
+        if (state->iteration == loop->result->first_iteration + 1)
+            train_state_log_resident(state, &loop->run->log);
         stop = stop || (stop_after > 0 && state->iteration - loop->result->first_iteration >= stop_after);
         bool last = state->iteration == state->total_iterations;
         if (stop || last || checkpoint_is_due(loop) || evaluation_is_due(loop))

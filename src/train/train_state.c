@@ -68,7 +68,8 @@ static void prepare_memory(TrainState *state)
 Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *device, int threads,
                         Error *error)
 {
-    *state = (TrainState){.config = config, .comm = comm, .device = device};
+    *state =
+        (TrainState){.config = config, .comm = comm, .device = device, .resident_before = memory_resident()};
     TRY(ssl_groups_deal(&state->groups, config, comm_rank(comm), comm_size(comm), error));
     config->train.global_batch_size = state->groups.total_groups * state->groups.group_size;
     TRY(fsdp_ranks_init(&state->ranks, config, comm, device, error));
@@ -472,4 +473,11 @@ void train_state_log_memory(const TrainState *state, size_t batch_bytes, Log *lo
     if (device_kind(state->device) != DEVICE_CPU)
         log_info(log, "memory of %s in use, MiB: %.1f", device_name(state->device),
                  (double)device_memory_used(state->device) / 1048576.0);
+}
+
+void train_state_log_resident(const TrainState *state, Log *log)
+{
+    double now = (double)memory_resident() / 1048576.0, before = (double)state->resident_before / 1048576.0;
+    log_info(log, "resident memory of a rank, MiB: %.1f, of which %.1f since the networks were made", now,
+             now - before);
 }

@@ -62,6 +62,7 @@ typedef struct {
     /* The teacher's centres before the step, for a step that is skipped; owned, NULL where they are unused */
     float *dino_center_before, *ibot_center_before;
     TrainMirror mirror;
+    size_t resident_before; /* bytes of this process, before anything here was made */
 } TrainState;
 
 /* Threads of this rank: compute.threads, or its share of the cores it may run on among the ranks of its node.
@@ -109,5 +110,9 @@ void train_state_log_precision(const TrainState *state, Log *log);
 
 /* The memory of this rank by lifetime, one log line each. */
 void train_state_log_memory(const TrainState *state, size_t batch_bytes, Log *log);
+
+/* One log line: what the process has grown by since the state was made, as the kernel counts it. After a
+ * step, when everything has been touched. */
+void train_state_log_resident(const TrainState *state, Log *log);
 
 #endif

@@ -187,6 +187,7 @@ void ssl_support_destroy(SslFixture *f)
 
 SslFigures ssl_support_step(SslFixture *f, double teacher_temp)
 {
+    ssl_meta_arch_refresh(&f->ssl); /* weights may have been changed by hand */
     ssl_meta_arch_forward_backward(&f->ssl, &f->batch, teacher_temp);
     return ssl_meta_arch_last_figures(&f->ssl);
 }

@@ -11,7 +11,7 @@
 typedef size_t (*ScratchPlan)(const OpsLimits *limits, int threads);
 
 /* Operations run one after the other and give back what they take: the largest need is the whole need. */
-static size_t plan_scratch(const OpsLimits *limits, int threads)
+size_t ops_cpu_memory(const OpsLimits *limits, int threads)
 {
     static const ScratchPlan PLANS[] = {
         cpu_linear_scratch,     cpu_layer_norm_scratch, cpu_attention_scratch, cpu_residual_scratch,
@@ -42,7 +42,7 @@ Ops *ops_cpu_create(Device *device, const OpsLimits *limits, const OpsOptions *o
     omp_set_num_threads(threads);
 
     OpsCpu *self = memory_alloc(sizeof *self);
-    self->scratch = arena_create(plan_scratch(limits, threads));
+    self->scratch = arena_create(ops_cpu_memory(limits, threads));
     self->gemm = gemm_create(threads);
 #define OPS_CPU_ENTRY(name, arguments) .name = cpu_##name,
     self->ops = (Ops){OPS_LIST(OPS_CPU_ENTRY).destroy = cpu_destroy,

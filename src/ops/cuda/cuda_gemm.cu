@@ -30,8 +30,6 @@ extern "C" {
 
 enum { GEMM_CHOICES = 1024, GEMM_PROBES = 8, GEMM_ALIGNMENT = 16, GEMM_THREADS = 256 };
 
-static const size_t GEMM_WORKSPACE = (size_t)32 << 20;
-
 /* All that the choice of an algorithm depends on. Compared as bytes: zeroed before it is filled. */
 typedef struct {
     int64_t m, n, k, a_stride, b_stride, c_stride;
@@ -48,7 +46,7 @@ struct CudaGemm {
     Device *device; /* borrowed */
     cudaStream_t stream;
     cublasLtHandle_t library;
-    void *workspace;    /* GEMM_WORKSPACE bytes of the device */
+    void *workspace;    /* CUDA_GEMM_WORKSPACE bytes of the device */
     void *rounded_bias; /* [width] of 16 bits */
     int64_t width;
     GemmChoice *choices; /* [GEMM_CHOICES]: open addressing, GEMM_PROBES places for each key */
@@ -74,7 +72,7 @@ extern "C" CudaGemm *cuda_gemm_create(Device *device, int64_t width)
     gemm->device = device;
     gemm->stream = device_cuda_stream(device);
     gemm->width = width;
-    gemm->workspace = device_alloc(device, GEMM_WORKSPACE);
+    gemm->workspace = device_alloc(device, CUDA_GEMM_WORKSPACE);
     gemm->rounded_bias = device_alloc(device, (size_t)(width > 0 ? width : 1) * sizeof(bf16));
     gemm->choices = (GemmChoice *)memory_alloc_array(GEMM_CHOICES, sizeof *gemm->choices);
     GEMM_CHECK(cublasLtCreate(&gemm->library), NULL);
@@ -210,7 +208,7 @@ static cublasLtMatmulAlgo_t ask_heuristic(const CudaGemm *gemm, GemmDescription 
 {
     cublasLtMatmulPreferenceOpaque_t preference;
     cublasLtMatmulHeuristicResult_t result;
-    size_t workspace = GEMM_WORKSPACE;
+    size_t workspace = CUDA_GEMM_WORKSPACE;
     uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     uint32_t a = (uint32_t)key->b_alignment, b = (uint32_t)key->a_alignment, c = (uint32_t)key->c_alignment;
     int found = 0;
@@ -271,6 +269,6 @@ extern "C" void cuda_gemm_run(CudaGemm *gemm, const CudaGemmProduct *p)
     const cublasLtMatmulAlgo_t *algorithm = choose(gemm, &d, &key);
     float alpha = p->alpha == 0.0f ? 1.0f : p->alpha, beta = p->accumulate ? 1.0f : 0.0f;
     GEMM_CHECK(cublasLtMatmul(gemm->library, &d.operation, &alpha, p->b, &d.a, p->a, &d.b, &beta, p->c, &d.c,
-                              p->c, &d.c, algorithm, gemm->workspace, GEMM_WORKSPACE, gemm->stream),
+                              p->c, &d.c, algorithm, gemm->workspace, CUDA_GEMM_WORKSPACE, gemm->stream),
                &key);
 }

@@ -14,6 +14,9 @@ extern "C" {
 
 typedef struct CudaGemm CudaGemm;
 
+/* Bytes of workspace for cuBLASLt. */
+enum { CUDA_GEMM_WORKSPACE = 32 << 20 };
+
 /* C[m, n] = alpha * op(A)[m, k] . op(B)[k, n] (+ C) (+ bias[n] to every row), all row-major in device memory.
  */
 typedef struct {
@@ -34,6 +37,12 @@ typedef struct {
 /* Products on the stream of `device`, which must outlive it. `width`: the most columns of a product with a
  * bias. All memory of a product's own (workspace, rounded bias) is taken here. Owned by the caller. */
 CudaGemm *cuda_gemm_create(Device *device, int64_t width);
+
+/* Bytes of device memory that it takes. */
+static inline size_t cuda_gemm_memory(int64_t width)
+{
+    return (size_t)CUDA_GEMM_WORKSPACE + (size_t)(width > 0 ? width : 1) * sizeof(uint16_t);
+}
 
 /* NULL is fine. */
 void cuda_gemm_destroy(CudaGemm *gemm);

@@ -27,6 +27,11 @@ static size_t plan_scratch(const OpsLimits *limits, int multiprocessors)
     return largest;
 }
 
+extern "C" size_t ops_cuda_memory(const OpsLimits *limits, int multiprocessors)
+{
+    return plan_scratch(limits, multiprocessors) + cuda_gemm_memory(limits->width);
+}
+
 static void cuda_destroy(Ops *ops)
 {
     OpsCuda *self = (OpsCuda *)(void *)ops;

@@ -1,5 +1,5 @@
 /* step_flops.c - the formula. */
-#include "bench/step_flops.h"
+#include "ssl/step_flops.h"
 
 #include <string.h>
 

@@ -10,8 +10,8 @@
  * keeps all and has no backward. Not counted: what is computed again (scores in the backward of attention,
  * teacher scores in the losses, rounds of Sinkhorn-Knopp), norms, activations, the optimiser.
  */
-#ifndef DINOBATCH_BENCH_STEP_FLOPS_H
-#define DINOBATCH_BENCH_STEP_FLOPS_H
+#ifndef DINOBATCH_SSL_STEP_FLOPS_H
+#define DINOBATCH_SSL_STEP_FLOPS_H
 
 #include "ssl/ssl_meta_arch.h"
 
