@@ -32,7 +32,7 @@ export MPI_CASE_BIN := $(abspath $(MPI_CASE))
 export MPI_CASE_EMULATED_BIN := $(abspath $(MPI_CASE)_emulated)
 
 .PHONY: all help setup test test-unit test-ops test-golden test-mpi test-jobs test-cuda test-emulated build-tests demo bench \
-        lint format asan fuzz cuda-all info clean
+        lint format asan fuzz torture cuda-all info clean
 
 all: $(BIN)
 
@@ -110,6 +110,11 @@ MPI_CASE_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/mpi/te
 $(MPI_CASE): $(MPI_CASE_OBJ) $(WITHOUT_CUDA) $(LIB)
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(HOST_LIBS) -o $@
 
+# Trainings that are disturbed: a program, because what it starts, kills and counts is processes.
+TORTURE := $(BUILD)/tests/test_torture
+$(TORTURE): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/torture/*.c)) $(SUPPORT) $(WITHOUT_CUDA) $(LIB)
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(HOST_LIBS) -o $@
+
 # The same cases with this build's GPUs.
 $(MPI_CASE)_cuda: $(MPI_CASE_OBJ) $(LIB)
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDLIBS) -o $@
@@ -168,7 +173,7 @@ $(BUILD)/tests/test_emulator: $(EMULATED)/tests/emulator/test_emulator.o $(EMULA
 	$(CXX) -fopenmp $^ $(LDFLAGS) $(HOST_LIBS) -lcriterion -lubsan -o $@
 
 build-tests: $(SUITE_BINS) $(MPI_CASE) $(MPI_CASE)_emulated $(BIN) $(BIN)_emulated $(BUILD)/tests/test_emulated $(BUILD)/tests/test_emulator \
-  $(BUILD)/tests/test_golden_emulated
+  $(BUILD)/tests/test_golden_emulated $(TORTURE)
 
 # Runs one suite's tests; the closing line of Criterion is the verdict.
 define run_suite
@@ -180,6 +185,7 @@ endef
 test: setup
 	$(MAKE) build-tests
 	$(MAKE) test-unit test-ops test-golden test-mpi test-jobs test-emulated test-cuda
+	$(MAKE) torture TORTURE_TRIALS=12 TORTURE_SECONDS=40
 
 test-unit: $(BUILD)/tests/test_unit
 	$(call run_suite,unit)
@@ -239,6 +245,11 @@ asan: setup
 ## make fuzz         libFuzzer on pictures, YAML and tar files; FUZZ_SECONDS in all (default 600)
 fuzz: setup
 	@bash tests/fuzz/fuzz.sh $(or $(FUZZ_SECONDS),600)
+
+## make torture      trainings killed, asked to stop, hung, out of disk at random moments: TORTURE_TRIALS (30), TORTURE_SEED (1; random)
+torture: $(TORTURE) $(BIN)
+	@echo "--- torture"
+	@$(TORTURE)
 
 ## make cuda-all     all kernels for all architectures; their registers, shared memory and spills in build/cuda-resources.txt
 cuda-all: $(CU_OBJ)

@@ -28,6 +28,7 @@ typedef struct {
     const char *help; /* one line */
     OptionsWanted wanted;
     Status (*run)(JobContext *context, Error *error);
+    bool stops; /* on request, after saving; the others are ended by a signal as any program is */
 } Job;
 
 extern const OptionSpec job_bench_options[];

@@ -50,10 +50,9 @@ typedef struct {
     EvalKnn *knn;
 } Evaluation;
 
-static Status evaluate(void *context, TrainState *state, int64_t iteration, const char *path, Error *error)
+static Status evaluate(void *context, TrainState *state, int64_t iteration, Error *error)
 {
     const Evaluation *evaluation = context;
-    (void)path;
     FeatureBackbone backbone = {.vit = &state->ssl.vit,
                                 .weights = &state->ssl.teacher_weights[PARAM_BACKBONE],
                                 .hooks = &state->ssl.teacher_hooks,
@@ -85,7 +84,7 @@ static Status open_evaluation(JobContext *context, Evaluation *evaluation, Error
 }
 
 /* From the state's initial weights to the last step. The run folder is opened when the start is accepted. */
-static Status train(JobContext *context, const DataSet *set, const TrainStart *start, TrainState *state,
+static Status train(JobContext *context, const DataSet *set, TrainStart *start, TrainState *state,
                     const TrainLoopOptions *options, Error *error)
 {
     Config *config = context->config;

@@ -12,25 +12,36 @@
 #include <string.h>
 
 static const Job JOBS[] = {
-    {"pack", "a folder, tar or list of pictures into HDF5 shards", {job_pack_options, NULL, 0, 0}, job_pack},
-    {"synth", "writes the procedural labelled data set", {job_synth_options, NULL, 0, 0}, job_synth},
-    {"pretrain", "trains student and teacher", {0}, job_pretrain},
-    {"extract", "features of a data set by a checkpoint", {job_extract_options, NULL, 0, 0}, job_extract},
-    {"evaluate", "figures of a trained backbone", {job_evaluate_options, "knn", 1, 1}, job_evaluate},
-    {"validate", "checks a file against its schema and checksums", {NULL, "FILE", 1, 1}, job_validate},
+    {"pack",
+     "a folder, tar or list of pictures into HDF5 shards",
+     {job_pack_options, NULL, 0, 0},
+     job_pack,
+     false},
+    {"synth", "writes the procedural labelled data set", {job_synth_options, NULL, 0, 0}, job_synth, false},
+    {"pretrain", "trains student and teacher", {0}, job_pretrain, true},
+    {"extract",
+     "features of a data set by a checkpoint",
+     {job_extract_options, NULL, 0, 0},
+     job_extract,
+     false},
+    {"evaluate", "figures of a trained backbone", {job_evaluate_options, "knn", 1, 1}, job_evaluate, false},
+    {"validate", "checks a file against its schema and checksums", {NULL, "FILE", 1, 1}, job_validate, false},
     {"visualize",
      "pictures of features and of a training",
      {job_visualize_options, "pca|curves", 1, 1},
-     job_visualize},
+     job_visualize,
+     false},
     {"plan",
      "memory, traffic, time and GPU-hours on a described cluster",
      {job_plan_options, NULL, 0, 0},
-     job_plan},
+     job_plan,
+     false},
     {"bench",
      "hot operations and the whole step, against the machine's limits",
      {job_bench_options, NULL, 0, 0},
-     job_bench},
-    {"doctor", "what this build and this machine can do", {0}, job_doctor},
+     job_bench,
+     false},
+    {"doctor", "what this build and this machine can do", {0}, job_doctor, false},
 };
 enum { JOB_COUNT = sizeof JOBS / sizeof *JOBS };
 
@@ -88,7 +99,7 @@ static int run_job(const Job *job, const Options *options, int argc, char **argv
 {
     Error error = {0};
     Run run;
-    Status status = run_start(&run, argc, argv, &error);
+    Status status = run_start(&run, argc, argv, job->stops, &error);
     if (status != STATUS_OK) {
         fprintf(stderr, "error: %s\n", error.text);
         return (int)status;

@@ -49,6 +49,7 @@ typedef struct {
         *ibot_center; /* [count] each, whole on every rank, pending updates applied; NULL: none */
     int64_t dino_center_count, ibot_center_count;
     CheckpointMeta meta;
+    bool damaged; /* set by a load that fails: the file cannot be read or its bytes are not what was saved */
 } CheckpointState;
 
 typedef enum { CHECKPOINT_STUDENT, CHECKPOINT_TEACHER } CheckpointRole;
@@ -74,6 +75,10 @@ Status checkpoint_save_teacher(const char *path, const CheckpointState *state, C
  * Something but no usable file: STATUS_INPUT. `path` holds CHECKPOINT_PATH_MAX bytes. */
 Status checkpoint_find_latest(const char *folder, Comm *comm, Log *log, char *path, bool *found,
                               Error *error);
+
+/* The same for a `path` that turned out to be damaged: replaces it by the newest whole checkpoint below it in
+ * its folder. *found false: there is none. */
+Status checkpoint_find_before(char *path, Comm *comm, Log *log, bool *found, Error *error);
 
 /* The root attributes alone. Free by checkpoint_meta_fini. */
 Status checkpoint_read_meta(const char *path, CheckpointMeta *meta, Comm *comm, Error *error);

@@ -73,6 +73,16 @@ static Status find_latest(const char *folder, Log *log, char *path, bool *found,
                        expected, why.text);
 }
 
+/* What rank 0 found, to all. Collective over COMM. */
+static Status share_found(Comm *comm, Status status, int64_t there, char *path, bool *found, Error *error)
+{
+    TRY(comm_agree(comm, status, error));
+    comm_broadcast(comm, &there, 1, DTYPE_I64, 0, NULL);
+    comm_broadcast(comm, path, CHECKPOINT_PATH_MAX, DTYPE_U8, 0, NULL);
+    *found = there != 0;
+    return STATUS_OK;
+}
+
 Status checkpoint_find_latest(const char *folder, Comm *comm, Log *log, char *path, bool *found, Error *error)
 {
     int64_t there = 0;
@@ -83,11 +93,33 @@ Status checkpoint_find_latest(const char *folder, Comm *comm, Log *log, char *pa
         status = find_latest(folder, log, path, &whole, error);
         there = whole;
     }
-    TRY(comm_agree(comm, status, error));
-    comm_broadcast(comm, &there, 1, DTYPE_I64, 0, NULL);
-    comm_broadcast(comm, path, CHECKPOINT_PATH_MAX, DTYPE_U8, 0, NULL);
-    *found = there != 0;
-    return STATUS_OK;
+    return share_found(comm, status, there, path, found, error);
+}
+
+/* Rank 0. */
+static Status find_before(char *path, Log *log, bool *found, Error *error)
+{
+    RetentionList list;
+    int64_t number = retention_number(path);
+    char *folder = memory_strndup(path, (size_t)(strrchr(path, '/') - path));
+    Status status = retention_list(folder, &list, error);
+    if (status == STATUS_OK) status = newest_whole(folder, &list, number - 1, log, path, found, error);
+    if (status == STATUS_OK && *found) log_warning(log, "using %s, the newest whole one below it", path);
+    retention_list_fini(&list);
+    memory_free(folder);
+    return status;
+}
+
+Status checkpoint_find_before(char *path, Comm *comm, Log *log, bool *found, Error *error)
+{
+    int64_t there = 0;
+    Status status = STATUS_OK;
+    if (comm_rank(comm) == 0) {
+        bool whole = false;
+        status = find_before(path, log, &whole, error);
+        there = whole;
+    }
+    return share_found(comm, status, there, path, found, error);
 }
 
 /* --- attributes ---------------------------------------------------------------------------------------- */
@@ -261,9 +293,9 @@ static Status verify(const char *path, const CheckpointLayout *layout, const uin
     return status;
 }
 
-/* Fills the layout's tensors from the file. Collective over COMM. */
+/* Fills the layout's tensors from the file; *damaged as in CheckpointState. Collective over COMM. */
 static Status read_file(const char *path, CheckpointLayout *layout, const char *const *roots,
-                        CheckpointMeta *meta, Comm *comm, Error *error)
+                        CheckpointMeta *meta, bool *damaged, Comm *comm, Error *error)
 {
     uint32_t *crcs = memory_alloc_array((size_t)layout->count + 1, sizeof *crcs);
     CheckpointMeta loaded = {0};
@@ -271,11 +303,13 @@ static Status read_file(const char *path, CheckpointLayout *layout, const char *
     if (comm_rank(comm) == 0)
         status = read_directory(path, layout, roots, crcs, meta ? &loaded : NULL, error);
     status = comm_agree(comm, status, error);
+    *damaged = false;
     if (status == STATUS_OK) {
         share_directory(layout, crcs, comm);
         status = comm_agree(comm, checkpoint_io_read(path, layout, error), error);
+        if (status == STATUS_OK) status = verify(path, layout, crcs, comm, error);
+        *damaged = status != STATUS_OK;
     }
-    if (status == STATUS_OK) status = verify(path, layout, crcs, comm, error);
     memory_free(crcs);
     if (status == STATUS_OK && meta) {
         share_meta(&loaded, comm);
@@ -296,7 +330,7 @@ Status checkpoint_load(const char *path, CheckpointState *state, Comm *comm, Err
         memset(flats[i], 0, bytes); /* the padding */
     CheckpointLayout layout = {0};
     checkpoint_layout_add_state(&layout, state, comm);
-    Status status = read_file(path, &layout, roots, &state->meta, comm, error);
+    Status status = read_file(path, &layout, roots, &state->meta, &state->damaged, comm, error);
     checkpoint_layout_fini(&layout);
     return status;
 }
@@ -307,9 +341,10 @@ Status checkpoint_load_backbone(const char *path, CheckpointRole role, const Sha
     const char *name = role == CHECKPOINT_TEACHER ? "/teacher" : "/student";
     const char *root = role == CHECKPOINT_TEACHER ? "/teacher/backbone" : "/student/backbone";
     const char *const roots[] = {root, NULL};
+    bool damaged;
     CheckpointLayout layout = {0};
     checkpoint_layout_add_role(&layout, name, map, local, true);
-    Status status = read_file(path, &layout, roots, NULL, comm, error);
+    Status status = read_file(path, &layout, roots, NULL, &damaged, comm, error);
     checkpoint_layout_fini(&layout);
     return status;
 }

@@ -43,6 +43,12 @@ static int64_t parse_name(const char *name)
     return strtoll(digits, NULL, 10);
 }
 
+int64_t retention_number(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return parse_name(slash ? slash + 1 : path);
+}
+
 static int compare_numbers(const void *a, const void *b)
 {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;

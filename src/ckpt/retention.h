@@ -16,6 +16,9 @@ typedef struct {
 /* FOLDER/model_0001249.h5 into path[size]; STATUS_INPUT when it does not fit. */
 Status retention_path(const char *folder, int64_t number, char *path, size_t size, Error *error);
 
+/* The number of FOLDER/model_0001249.h5, or -1. */
+int64_t retention_number(const char *path);
+
 /* A missing folder is an empty list. */
 Status retention_list(const char *folder, RetentionList *list, Error *error);
 void retention_list_fini(RetentionList *list);

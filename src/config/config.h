@@ -128,6 +128,7 @@ typedef struct {
         int64_t global_batch_size; /* 0: batch_size_per_gpu times the ranks */
         int64_t micro_batch_size;  /* 0: all at once */
         char *init_from;
+        char *resume_from;
         int64_t stop_after_iterations; /* 0: never */
         int64_t skip_bad_steps; /* consecutive non-finite steps that are skipped; 0: fail at the first */
         ConfigActivations checkpoint_activations;

@@ -44,6 +44,11 @@ const ConfigKey CONFIG_KEYS_TRAIN[] = {
      .later =
          "starting from another run's checkpoint is not built yet; the run starts from its initialisation",
      .ours = true},
+    {CONFIG_KEY(
+         train.resume_from, "",
+         "checkpoint file that the run continues (weights, optimizer, schedules, samples) where its own "
+         "folder has none; to go back to an earlier one of its own folder, add --no-resume"),
+     .may_change = true, .ours = true},
     {CONFIG_KEY(train.stop_after_iterations, "0",
                 "save and exit with status 75 after this many iterations of this start; 0 = never"),
      .low = 0, .high = STEPS_MAX, .may_change = true, .ours = true},

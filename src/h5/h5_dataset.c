@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "h5/h5_driver.h"
 #include "h5/h5_guard.h"
 
 #include <hdf5.h>
@@ -248,6 +249,8 @@ Status h5_dataset_write_rows(const H5File *file, const char *object, int64_t fir
         status = h5_guard_fail(error, STATUS_FAILED, file, object, "cannot write");
     if (dataset >= 0 && H5Dclose(dataset) < 0 && status == STATUS_OK)
         status = h5_guard_fail(error, STATUS_FAILED, file, object, "cannot write");
+    int failure = h5_driver_failure(file->id);
+    if (failure != 0 && status == STATUS_OK) status = h5_guard_not_written(error, file, failure);
     h5_guard_leave();
     return status;
 }

@@ -4,6 +4,7 @@
 #include "base/atomic_file.h"
 #include "base/check.h"
 #include "base/memory.h"
+#include "h5/h5_driver.h"
 #include "h5/h5_guard.h"
 
 #include <errno.h>
@@ -20,7 +21,10 @@ enum { MAX_NAME_BYTES = 255 };
 static hid_t access_properties(bool writing)
 {
     hid_t fapl = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_fapl_sec2(fapl);
+    if (writing)
+        CHECK(h5_driver_use(fapl) >= 0);
+    else
+        H5Pset_fapl_sec2(fapl);
     H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG);
     H5Pset_file_locking(fapl, false, true);
     if (writing) H5Pset_libver_bounds(fapl, H5F_LIBVER_V18, H5F_LIBVER_V18);
@@ -37,9 +41,9 @@ static void forget(H5File *file)
 Status h5_file_create(H5File *file, const char *path, Error *error)
 {
     size_t size = strlen(path) + 5;
-    *file = (H5File){.id = -1, .path = memory_strdup(path), .temporary = memory_alloc(size)};
+    *file = (H5File){.id = -1, .path = memory_strdup(path), .temporary = memory_alloc(size), .writing = true};
     snprintf(file->temporary, size, "%s.tmp", path);
-    /* libhdf5 does not survive a full disk well: find out about the first megabyte without it */
+    /* a full disk is better found now than when the file is closed */
     Status status = atomic_file_probe_space(file->temporary, 1 << 20, error);
     if (status == STATUS_OK) {
         h5_guard_enter();
@@ -70,7 +74,7 @@ static Status check_no_user_block(const H5File *file, Error *error)
 
 static Status open_existing(H5File *file, const char *path, bool writable, Error *error)
 {
-    *file = (H5File){.id = -1};
+    *file = (H5File){.id = -1, .writing = writable};
     struct stat info;
     if (stat(path, &info) != 0) return status_fail(error, STATUS_INPUT, "%s: %s", path, strerror(errno));
     if (!S_ISREG(info.st_mode)) return status_fail(error, STATUS_INPUT, "%s: not a regular file", path);
@@ -108,7 +112,12 @@ static Status close_handle(H5File *file, Error *error)
     if (file->id < 0) return STATUS_OK;
     h5_guard_enter();
     Status status = STATUS_OK;
-    if (H5Fclose(file->id) < 0) status = h5_guard_fail(error, STATUS_FAILED, file, NULL, "cannot write");
+    int failure = 0;
+    if (file->writing) h5_driver_tell(file->id, &failure);
+    if (H5Fclose(file->id) < 0)
+        status = h5_guard_fail(error, STATUS_FAILED, file, NULL, "cannot be closed");
+    else if (failure != 0)
+        status = h5_guard_not_written(error, file, failure);
     file->id = -1;
     h5_guard_leave();
     return status;

@@ -30,6 +30,7 @@ typedef struct {
     char *path;      /* owned: the name it has or shall get, for messages */
     char *temporary; /* owned: the name it is written under; NULL: opened, not created */
     int64_t bytes;   /* size of an opened file */
+    bool writing;    /* created, or opened for changes */
 } H5File;
 
 /* What a path inside a file leads to. */

@@ -39,6 +39,11 @@ Status h5_guard_fail(Error *error, Status status, const H5File *file, const char
     return status_fail(error, status, "%s: %s%s%s (%s)", file->path, object, separator, what, reason);
 }
 
+Status h5_guard_not_written(Error *error, const H5File *file, int failure)
+{
+    return status_fail(error, STATUS_FAILED, "%s: cannot write: %s", file->path, strerror(failure));
+}
+
 static hid_t half_type(void)
 {
     hid_t type = H5Tcopy(H5T_IEEE_F32LE);

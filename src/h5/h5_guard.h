@@ -11,6 +11,9 @@ void h5_guard_leave(void);
 /* "FILE: OBJECT: what (why libhdf5 says so)"; the lock must be held. `object` may be NULL. */
 Status h5_guard_fail(Error *error, Status status, const H5File *file, const char *object, const char *what);
 
+/* STATUS_FAILED: a write to the file failed with that error number. */
+Status h5_guard_not_written(Error *error, const H5File *file, int failure);
+
 /* The parts of public functions that others of this folder need while they hold the lock. */
 Status h5_guard_kind(const H5File *file, const char *object, H5Kind *kind, Error *error);
 Status h5_guard_make_groups(const H5File *file, const char *path, bool also_last, Error *error);

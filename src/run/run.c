@@ -70,17 +70,20 @@ static void end_early_log(Run *run, FILE *file)
     run->early_text = NULL;
 }
 
-Status run_start(Run *run, int argc, char **argv, Error *error)
+Status run_start(Run *run, int argc, char **argv, bool stops, Error *error)
 {
     double timeout;
     *run = (Run){.argc = argc, .argv = argv, .launcher = launcher_detect()};
     TRY(read_timeout(&timeout, error));
     /* Before MPI_Init, which takes long enough for a signal to come in between and to kill a process without
      * handler. */
-    signals_install();
+    signals_install(stops, run->launcher.rank);
     int level = MPI_THREAD_SINGLE;
+    signals_limit(timeout);
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level) != MPI_SUCCESS)
         return status_fail(error, STATUS_FAILED, "MPI does not start");
+    signals_limit(0);
+    run->timeout = timeout;
     run->thread_level = level_name(level);
     run->comm = comm_mpi_create(MPI_COMM_WORLD);
     run->log = log_create(comm_rank(run->comm));
@@ -157,7 +160,9 @@ int run_finish(Run *run, Status status, Error *error)
     comm_barrier(run->comm);
     comm_destroy(run->comm);
     memory_free(run->hosts);
+    signals_limit(run->timeout);
     MPI_Finalize();
+    signals_limit(0);
     *run = (Run){0};
     return rank == 0 ? (int)status : 0;
 }

@@ -25,6 +25,7 @@ typedef struct {
     Log log;
     Launcher launcher;
     const char *thread_level; /* of MPI: "multiple", "serialized", "funneled"; static */
+    double timeout;           /* of a collective; 0: none */
     char *early_text;         /* what the log said before the folder was open; owned; rank 0 */
     FILE *early_log;          /* writes to early_text; owned; NULL once the folder is open */
     char *hosts;              /* [ranks * RUN_HOST_BYTES] of every rank; owned */
@@ -35,11 +36,11 @@ typedef struct {
 
 enum { RUN_HOST_BYTES = 64 };
 
-/* Installs the signal handlers, starts MPI (a process without launcher is a world of one), makes communicator
- * and log. The collectives' time-out is DINOBATCH_TIMEOUT seconds (environment; 0 = none), 1800 by default.
- * STATUS_FAILED when MPI does not start, STATUS_INPUT for an unusable DINOBATCH_TIMEOUT. Main thread, once in
- * a process. Collective over all ranks. */
-Status run_start(Run *run, int argc, char **argv, Error *error);
+/* Installs the signal handlers (`stops`: the job looks at run_stop_requested), starts MPI (a process without
+ * launcher is a world of one), makes communicator and log. The collectives' time-out is DINOBATCH_TIMEOUT
+ * seconds (environment; 0 = none), 1800 by default. STATUS_FAILED when MPI does not start, STATUS_INPUT for
+ * an unusable DINOBATCH_TIMEOUT. Main thread, once in a process. Collective over all ranks. */
+Status run_start(Run *run, int argc, char **argv, bool stops, Error *error);
 
 /* Opens the run folder, writes config.yaml (`config_yaml`: the resolved configuration) and manifest.json,
  * lets the log speak into log.txt, where all that it said before goes first: a job opens its folder when

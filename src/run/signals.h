@@ -2,7 +2,8 @@
  *
  * The first sets a flag that the training loop reads; another one, more than SIGNALS_REPEAT_SECONDS later,
  * ends the process at once. Repeats within that time are the same request: mpirun forwards SIGUSR1 to every
- * rank, so a signal to the whole process group reaches each rank twice.
+ * rank, so a signal to the whole process group reaches each rank twice. A job that has nothing to save, and
+ * so never looks at the flag, is ended by either signal as any program is.
  */
 #ifndef DINOBATCH_RUN_SIGNALS_H
 #define DINOBATCH_RUN_SIGNALS_H
@@ -11,10 +12,15 @@
 
 enum { SIGNALS_REPEAT_SECONDS = 2 };
 
-/* Installs the handlers and ignores SIGXFSZ (file-size limit); main thread, before any other thread exists.
- * Interrupted system calls are restarted.
+/* Ignores SIGXFSZ (file-size limit) and, for a job that stops on request, installs the handlers. `rank` says
+ * who leaves, in the line about it. Main thread, before any other thread exists. Interrupted system calls are
+ * restarted.
  */
-void signals_install(void);
+void signals_install(bool stops, int rank);
+
+/* Ends the process with a line unless signals_limit(0) follows within `seconds` (0: no limit): for the start
+ * and the end of MPI, which wait for all ranks, and which no watchdog sees. Main thread. */
+void signals_limit(double seconds);
 
 /* Whether this process was asked to stop. Any thread. */
 bool signals_stop_requested(void);

@@ -97,11 +97,11 @@ static bool outlives_errors(const Loop *loop)
 
 /* A failure with training to come: the run goes on where checkpoint.on_error says so, and the next period
  * tries again. */
-static Status tolerate(Loop *loop, int64_t iteration, Status status, Error *error)
+static Status tolerate(Loop *loop, int64_t iteration, Status status, const char *what, Error *error)
 {
     if (status == STATUS_OK || !outlives_errors(loop)) return status;
     if (comm_rank(loop->run->comm) == 0)
-        log_error(&loop->run->log, "no checkpoint of iteration %lld, training goes on: %s",
+        log_error(&loop->run->log, "no %s of iteration %lld, training goes on: %s", what,
                   (long long)iteration, error->text);
     *error = (Error){0};
     return STATUS_OK;
@@ -115,7 +115,7 @@ static Status collect(Loop *loop, Error *error)
     if (!checkpoint_writer_is_busy(loop->writer)) return STATUS_OK;
     Status status = checkpoint_writer_collect(loop->writer, &iteration, &seconds, error);
     if (status == STATUS_OK) note_saved(loop, iteration, seconds, ", beside training");
-    return tolerate(loop, iteration, status, error);
+    return tolerate(loop, iteration, status, "checkpoint", error);
 }
 
 /* The last checkpoint of a run is written before the run goes on to its end. */
@@ -147,18 +147,40 @@ static Status evaluate(Loop *loop, Error *error)
 {
     TrainState *state = loop->state;
     int64_t iteration = state->iteration - 1;
-    if (!evaluation_is_due(loop)) return STATUS_OK;
-    char relative[64];
+    char folder[64], file[96];
     TRY(collect(loop, error)); /* it reads the memory that the teacher's copy is made in */
-    snprintf(relative, sizeof relative, "eval/training_%lld/teacher_checkpoint.h5", (long long)iteration);
-    char *path = run_folder_path(&loop->run->folder, relative);
+    snprintf(folder, sizeof folder, "eval/training_%lld", (long long)iteration);
+    snprintf(file, sizeof file, "%s/teacher_checkpoint.h5", folder);
+    const TrainLoopOptions *options = loop->options;
+    Status status = run_folder_make(&loop->run->folder, folder, error);
+    if (status == STATUS_OK && options->evaluate) {
+        status = options->evaluate(options->evaluate_context, state, iteration, error);
+        if (status == STATUS_INPUT) return status;
+    }
+    if (status != STATUS_OK) return tolerate(loop, iteration, status, "evaluation", error);
+    char *path = run_folder_path(&loop->run->folder, file);
     CheckpointState checkpoint = train_state_checkpoint(state, iteration, loop->config_text);
-    Status status =
-        tolerate(loop, iteration, checkpoint_save_teacher(path, &checkpoint, state->comm, error), error);
-    if (status == STATUS_OK && loop->options->evaluate)
-        status = loop->options->evaluate(loop->options->evaluate_context, state, iteration, path, error);
+    status = checkpoint_save_teacher(path, &checkpoint, state->comm, error);
     memory_free(path);
-    return status;
+    return tolerate(loop, iteration, status, "checkpoint", error);
+}
+
+/* The evaluation that belongs to the checkpoint a run resumes from, if the run ended before it was complete.
+ */
+static Status evaluate_what_was_missed(Loop *loop, Error *error)
+{
+    int64_t missed = 0;
+    if (loop->state->iteration == 0 || !evaluation_is_due(loop)) return STATUS_OK;
+    if (comm_rank(loop->run->comm) == 0) {
+        char file[96];
+        snprintf(file, sizeof file, "eval/training_%lld/teacher_checkpoint.h5",
+                 (long long)loop->state->iteration - 1);
+        char *path = run_folder_path(&loop->run->folder, file);
+        missed = access(path, F_OK) != 0;
+        memory_free(path);
+    }
+    comm_broadcast(loop->run->comm, &missed, 1, DTYPE_I64, 0, NULL);
+    return missed ? evaluate(loop, error) : STATUS_OK;
 }
 
 /* A disk that takes no checkpoint often takes no metrics either. Where that does not end the run, lines are
@@ -295,19 +317,21 @@ static Status iterate(Loop *loop, Error *error)
     TrainState *state = loop->state;
     int64_t stop_after = state->config->train.stop_after_iterations;
     while (state->iteration < state->total_iterations) {
-        bool stop = false;
-        TRY(one_iteration(loop, &stop, error));
+        bool asked = false;
+        TRY(one_iteration(loop, &asked, error));
         if (state->iteration == loop->result->first_iteration + 1)
             train_state_log_resident(state, &loop->run->log);
-        stop = stop || (stop_after > 0 && state->iteration - loop->result->first_iteration >= stop_after);
+        bool stop =
+            asked || (stop_after > 0 && state->iteration - loop->result->first_iteration >= stop_after);
         bool last = state->iteration == state->total_iterations;
         if (stop || last || checkpoint_is_due(loop) || evaluation_is_due(loop))
             TRY(tell_finished(loop, true, error));
         if (stop || last)
             TRY(save(loop, true, error));
         else if (checkpoint_is_due(loop))
-            TRY(tolerate(loop, state->iteration - 1, save(loop, false, error), error));
-        TRY(evaluate(loop, error));
+            TRY(tolerate(loop, state->iteration - 1, save(loop, false, error), "checkpoint", error));
+        /* who asks for a stop may not wait for an evaluation; the resumed run does it */
+        if (evaluation_is_due(loop) && (!asked || last)) TRY(evaluate(loop, error));
         if (state->finished == state->iteration) /* saving and evaluating are no part of a step */
             loop->last_time = loop->progress.last_time = clock_seconds();
         if (stop && !last)
@@ -372,8 +396,9 @@ Status train_loop(Run *run, TrainState *state, const DataSet *set, const TrainSt
     if (status == STATUS_OK) {
         loop.progress = progress_begin(&run->log, "training", state->iteration, state->total_iterations,
                                        PLAIN_LINE_EVERY);
-        double began = loop.last_time = clock_seconds();
-        status = iterate(&loop, error);
+        status = evaluate_what_was_missed(&loop, error);
+        double began = loop.last_time = loop.progress.last_time = clock_seconds();
+        if (status == STATUS_OK) status = iterate(&loop, error);
         double seconds = clock_seconds() - began;
         progress_end(&loop.progress);
         corrupt_list_tell_total(loop.corrupt, &run->log, "each was replaced by the next sample");

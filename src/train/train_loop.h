@@ -10,10 +10,10 @@
 #include "run/run.h"
 #include "train/train_start.h"
 
-/* Called every evaluation.eval_period_iterations, after eval/training_<iteration>/teacher_checkpoint.h5
- * (`path`) was written. Collective; its failure ends the run. */
-typedef Status TrainEvaluate(void *context, TrainState *state, int64_t iteration, const char *path,
-                             Error *error);
+/* Called every evaluation.eval_period_iterations, before eval/training_<iteration>/teacher_checkpoint.h5 is
+ * written, whose presence says that this evaluation is complete: a run that was ended in the middle of one
+ * does it again when it resumes. A STATUS_FAILED is treated as that of a checkpoint. Collective. */
+typedef Status TrainEvaluate(void *context, TrainState *state, int64_t iteration, Error *error);
 
 typedef struct {
     TrainEvaluate *evaluate; /* or NULL */

@@ -365,8 +365,9 @@ static Status check_saved_config(const TrainState *state, const CheckpointMeta *
     return status == STATUS_OK ? STATUS_OK : status_prefix(error, status, "%s", path);
 }
 
-Status train_state_resume(TrainState *state, const char *path, bool allow_change, Error *error)
+Status train_state_resume(TrainState *state, const char *path, bool allow_change, bool *damaged, Error *error)
 {
+    *damaged = false;
     CheckpointMeta meta = {0};
     TRY(checkpoint_read_meta(path, &meta, state->comm, error));
     Status status =
@@ -375,7 +376,9 @@ Status train_state_resume(TrainState *state, const char *path, bool allow_change
     TRY(status);
 
     CheckpointState saved = host_tensors(state);
-    TRY(checkpoint_load(path, &saved, state->comm, error));
+    status = checkpoint_load(path, &saved, state->comm, error);
+    *damaged = saved.damaged;
+    TRY(status);
     copy_mirror(state, true);
     state->iteration = state->finished = saved.meta.iteration + 1;
     state->control[CONTROL_STEPS] = (double)saved.meta.optimizer_step;

@@ -95,8 +95,10 @@ Status train_state_finish(TrainState *state, bool all, TrainStep *step, bool *re
 CheckpointState train_state_checkpoint(TrainState *state, int64_t iteration, char *config_text);
 
 /* Continues from a checkpoint: weights, moments, centres, counters. Keys of the saved configuration that must
- * not differ do not, unless allow_change. STATUS_INPUT naming what is wrong. Collective over COMM. */
-Status train_state_resume(TrainState *state, const char *path, bool allow_change, Error *error);
+ * not differ do not, unless allow_change. STATUS_INPUT naming what is wrong. *damaged: the file's bytes are,
+ * and nothing else is wrong; the state is then to be filled from another. Collective over COMM. */
+Status train_state_resume(TrainState *state, const char *path, bool allow_change, bool *damaged,
+                          Error *error);
 
 /* A fresh start from other weights: the teacher's backbone in that checkpoint becomes the backbone of student
  * and teacher; heads, moments and counters stay. STATUS_INPUT naming file and tensor when it does not fit in

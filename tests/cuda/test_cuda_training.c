@@ -400,8 +400,9 @@ Test(cuda_training, a_bad_picture_ends_the_run_and_names_the_tensor)
 
 static void resume(Training *t, const char *path)
 {
+    bool damaged;
     Error error = {0};
-    cr_assert_eq(train_state_resume(&t->state, path, true, &error), STATUS_OK, "%s", error.text);
+    cr_assert_eq(train_state_resume(&t->state, path, true, &damaged, &error), STATUS_OK, "%s", error.text);
 }
 
 /* From a file of the GPU the same GPU goes on bit for bit, and the CPU within rounding. */

@@ -4,6 +4,7 @@
 
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
+#include <signal.h>
 #include <string.h>
 
 enum { LIMIT_SECONDS = 50, WORDS_MAX = 4 };
@@ -136,4 +137,15 @@ Test(cli, speaks_once_on_two_ranks, .timeout = 60)
         process_result_fini(&bad);
     }
     process_result_fini(&good);
+}
+
+/* A job that has nothing to save is ended by a request to stop, and not held up by it. */
+Test(cli, jobs_without_checkpoints_end_on_term, .timeout = 60)
+{
+    Process process = process_start_dinobatch(0, WORDS("bench"));
+    cr_assert(process_wait_for_error_text(&process, "limits", 30));
+    process_signal(&process, SIGTERM);
+    ProcessResult result = process_finish(&process, 30);
+    cr_expect_eq(result.exit_status, 128 + SIGTERM, "exit %d: %s", result.exit_status, result.err);
+    process_result_fini(&result);
 }

@@ -59,11 +59,11 @@ Test(pretrain, evaluation_gathers_weights_on_ranks_that_have_nothing_to_evaluate
 
 static const char ONE_STEP[] = "train.stop_after_iterations=1";
 
-/* student.pretrained_weights=FOLDER/relative */
-static TempPath weights_word(const char *relative)
+/* KEY=FOLDER/relative */
+static TempPath file_word(const char *key, const char *relative)
 {
     TempPath word, file = temp_folder_in(&temp, "%s", relative);
-    int length = snprintf(word.text, sizeof word.text, "student.pretrained_weights=%.280s", file.text);
+    int length = snprintf(word.text, sizeof word.text, "%s=%.280s", key, file.text);
     cr_assert(length > 0 && length < (int)sizeof word.text);
     return word;
 }
@@ -86,7 +86,8 @@ Test(pretrain, pretrained_weights_that_do_not_fit_are_refused_before_anything_is
     };
     pretrain("first", WORDS(ONE_STEP), 75, "starting from initial weights", "");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        TempPath word = weights_word(cases[i].file), second = temp_folder_in(&temp, "second");
+        TempPath word = file_word("student.pretrained_weights", cases[i].file),
+                 second = temp_folder_in(&temp, "second");
         char named[400];
         snprintf(named, sizeof named, "error: student.pretrained_weights: %s/%s: ", temp.path, cases[i].file);
         pretrain("second", WORDS(word.text, cases[i].change), 2, named, cases[i].said);
@@ -96,7 +97,7 @@ Test(pretrain, pretrained_weights_that_do_not_fit_are_refused_before_anything_is
 
 Test(pretrain, pretrained_weights_start_a_run_and_leave_a_resumed_one_alone)
 {
-    TempPath word = weights_word("first/checkpoints/model_0000009.h5");
+    TempPath word = file_word("student.pretrained_weights", "first/checkpoints/model_0000009.h5");
     pretrain("first", WORDS("train.stop_after_iterations=10"), 75, "starting from initial weights", "");
     pretrain("second", WORDS(word.text, "train.seed=3", ONE_STEP), 75, "starting with the backbone of ",
              "heads from initial weights, seed 3");
@@ -112,4 +113,37 @@ Test(pretrain, pretrained_weights_start_a_run_and_leave_a_resumed_one_alone)
              "which has precedence over student.pretrained_weights");
     pretrain("second", WORDS(word.text, "train.seed=3", ONE_STEP, "--no-resume"), 75,
              "starting with the backbone of ", "earlier checkpoints are now in");
+}
+
+/* --- train.resume_from --- */
+
+Test(pretrain, a_named_checkpoint_is_continued_by_a_run_without_its_own)
+{
+    TempPath word = file_word("train.resume_from", "whole/checkpoints/model_0000009.h5");
+    pretrain("whole", NULL, 0, "starting from initial weights", "");
+    pretrain("branch", WORDS(word.text), 0, "resuming after iteration 9 from",
+             "/whole/checkpoints/model_0000009.h5");
+    TrainDifference d = train_support_runs_differ(&temp, "whole", "branch", 19);
+    cr_expect(d.tensors > 100 && d.differing_bits == 0, "%lld of %lld tensors differ",
+              (long long)d.differing_bits, (long long)d.tensors);
+    pretrain("branch", WORDS(word.text), 0, "resuming after iteration 19 from",
+             "which has precedence over train.resume_from");
+    /* back to an earlier one of its own */
+    pretrain("whole", WORDS(word.text, "--no-resume", ONE_STEP), 75, "resuming after iteration 9 from",
+             "earlier checkpoints are now in");
+    pretrain("whole", WORDS(ONE_STEP), 75, "resuming after iteration 10 from", "");
+}
+
+Test(pretrain, a_named_checkpoint_that_cannot_be_continued_is_refused)
+{
+    TempPath missing = file_word("train.resume_from", "nowhere.h5"),
+             damaged = file_word("train.resume_from", "first/checkpoints/model_0000000.h5"),
+             file = train_support_checkpoint(&temp, "first", 0);
+    pretrain("first", WORDS(ONE_STEP), 75, "starting from initial weights", "");
+    pretrain("second", WORDS(missing.text), 2, "error: train.resume_from: ", "nowhere.h5: No such file");
+    pretrain("second", WORDS(damaged.text, "train.seed=3"), 2,
+             "error: train.resume_from: ", "train.seed (0, now 3)");
+    train_support_flip_bit(file.text, 0.5);
+    pretrain("second", WORDS(damaged.text), 2, "error: train.resume_from: ", "damaged: crc32 is");
+    cr_expect_neq(access(temp_folder_in(&temp, "second").text, F_OK), 0);
 }

@@ -1,5 +1,6 @@
-/* test_survival.c - what a training run of the real program survives: requests to stop, killed processes,
- * full disks, damaged files, other configurations; and what it says when it does not go on.
+/* test_survival.c - what a training run of the real program survives: full disks, damaged files, other
+ * configurations; and what it says when it does not go on. What happens to it at random moments, requests to
+ * stop and killed processes, is tests/torture.
  */
 #include "../support/process.h"
 #include "../support/temp_folder.h"
@@ -20,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LIMIT_SECONDS = 60, KILLS = 10, FILE_LIMIT = 256 << 10 };
+enum { LIMIT_SECONDS = 60, FILE_LIMIT = 256 << 10 };
 
 static TempFolder temp;
 
@@ -90,95 +91,6 @@ static bool has_temporary_file(const char *run)
         found = found || strstr(entry->d_name, ".h5.tmp");
     if (all) closedir(all);
     return found;
-}
-
-static void pause_seconds(double seconds)
-{
-    nanosleep(&(struct timespec){.tv_nsec = (long)(seconds * 1e9)}, NULL);
-}
-
-/* --- requests to stop --- */
-
-static void expect_same_bits(const char *run_a, const char *run_b, long iteration)
-{
-    TrainDifference d = train_support_runs_differ(&temp, run_a, run_b, iteration);
-    cr_expect(d.tensors > 100 && d.differing_bits == 0, "%lld of %lld tensors differ",
-              (long long)d.differing_bits, (long long)d.tensors);
-}
-
-Test(survival, usr1_saves_and_the_resumed_run_is_as_if_nothing_had_happened)
-{
-    static const char epochs[] = "optim.epochs=5";
-    pretrain(2, "undisturbed", WORDS(epochs), 0, NULL);
-    for (int rank = -1; rank <= 1; rank++) { /* -1: to mpirun, which hands it to all */
-        char run[16];
-        snprintf(run, sizeof run, "run%d", rank + 1);
-        Process process = start(2, run, WORDS(epochs));
-        cr_assert(process_wait_for_error_text(&process, "training 10/50", 30));
-        pid_t target = rank < 0 ? process.pid : process_of_rank(&process, rank, 5);
-        cr_assert(target > 0 && kill(target, SIGUSR1) == 0);
-        expect_end(&process, 75, "as requested; run me again to go on");
-        long saved = last_iteration(run);
-        cr_expect(saved >= 9 && saved < 49, "stopped after iteration %ld", saved);
-        char expected[64];
-        snprintf(expected, sizeof expected, "resuming after iteration %ld", saved);
-        pretrain(2, run, WORDS(epochs), 0, expected);
-        expect_same_bits("undisturbed", run, 49);
-    }
-}
-
-/* --- killed in the middle of a save --- */
-
-/* Waits until a save has begun, then a little; false when the job ended before. */
-static bool wait_inside_a_save(const char *run, double more)
-{
-    for (int i = 0; i < 40000; i++) {
-        if (has_temporary_file(run)) {
-            pause_seconds(more);
-            return true;
-        }
-        pause_seconds(0.0005);
-    }
-    return false;
-}
-
-Test(survival, kill_in_the_middle_of_a_save_leaves_the_last_complete_checkpoint_in_force)
-{
-    const char *const words[] = {"optim.epochs=1000", "checkpoint.period=1", "checkpoint.keep=3", NULL};
-    Rng rng = rng_at((uint64_t)time(NULL), RNG_TEST, 4, (uint64_t)getpid());
-    for (int round = 0; round < KILLS; round++) {
-        long before = last_iteration("run");
-        char expected[64] = "starting from initial weights";
-        if (before >= 0) snprintf(expected, sizeof expected, "resuming after iteration %ld from", before);
-        Process process = start(2, "run", words);
-        cr_assert(process_wait_for_error_text(&process, "saved ", 30), "round %d", round);
-        int rank = (int)rng_integer(&rng, 0, 1);
-        pid_t victim = process_of_rank(&process, rank, 5);
-        double more = rng_uniform(&rng, 0.0, 0.05);
-        cr_assert(victim > 0 && wait_inside_a_save("run", more), "round %d", round);
-        double killed = clock_seconds() - process.started;
-        cr_assert_eq(kill(victim, SIGKILL), 0);
-        ProcessResult result = process_finish(&process, LIMIT_SECONDS);
-        cr_assert(!result.timed_out && result.exit_status != 0, "round %d: %s", round, result.err);
-        cr_expect(result.seconds - killed < 10, "round %d: it took %.1f s to end", round,
-                  result.seconds - killed);
-        cr_expect(strstr(result.err, expected), "round %d: no \"%s\" in %s", round, expected, result.err);
-        cr_expect_null(strstr(result.err, "not usable"), "round %d: %s", round, result.err);
-        process_result_fini(&result);
-
-        Error error = {0};
-        long after = last_iteration("run");
-        cr_assert(after > before, "round %d: %ld, then %ld", round, before, after);
-        TempPath last = train_support_checkpoint(&temp, "run", after);
-        cr_expect_eq(h5_check_file(last.text, "checkpoint", H5_CHECK_CHECKSUMS, NULL, &error), STATUS_OK,
-                     "round %d: %s", round, error.text);
-    }
-    TempPath last = train_support_checkpoint(&temp, "run", last_iteration("run"));
-    Process validate = process_start_dinobatch(0, WORDS("validate", last.text));
-    expect_end(&validate, 0, NULL);
-    const char *const one_more[] = {words[0], words[1], words[2], "train.stop_after_iterations=1", NULL};
-    pretrain(2, "run", one_more, 75, "resuming after iteration");
-    cr_expect(!has_temporary_file("run"), "what interrupted saves left is removed");
 }
 
 /* --- a full disk --- */
@@ -258,6 +170,43 @@ Test(survival, full_disk_is_outlived_where_the_configuration_says_so)
     }
 }
 
+/* --- evaluations --- */
+
+#define EVALUATED                                                                             \
+    "evaluation.eval_period_iterations=2", "evaluation.knn_k=[3]", "evaluation.crop_size=32", \
+        "evaluation.resize_size=32",                                                          \
+        "evaluation.train_dataset_path=synthetic:classes=4,size=32,count=40,seed=1",          \
+        "evaluation.val_dataset_path=synthetic:classes=4,size=32,count=20,seed=2"
+
+Test(survival, an_evaluation_that_a_run_was_ended_in_is_made_up_for)
+{
+    pretrain(0, "run", WORDS(EVALUATED, "train.stop_after_iterations=2"), 75, "iteration 1: k-NN");
+    TempPath complete = temp_folder_in(&temp, "run/eval/training_1/teacher_checkpoint.h5");
+    cr_assert_eq(unlink(complete.text), 0);
+    pretrain(2, "run", WORDS(EVALUATED, "train.stop_after_iterations=1"), 75, "iteration 1: k-NN");
+    cr_expect_eq(access(complete.text, F_OK), 0);
+}
+
+/* A folder stands in the place of a result. */
+Test(survival, an_evaluation_that_cannot_be_written_is_as_a_checkpoint)
+{
+    for (int tolerant = 0; tolerant < 2; tolerant++) {
+        char run[16], word[32];
+        snprintf(run, sizeof run, "run%d", tolerant);
+        snprintf(word, sizeof word, "checkpoint.on_error=%s", tolerant ? "continue" : "stop");
+        TempPath obstacle = temp_folder_in(&temp, "%s/eval/training_1/knn.json/x", run);
+        ProcessResult made = process_run(WORDS("mkdir", "-p", obstacle.text), LIMIT_SECONDS);
+        process_result_fini(&made);
+        Process process = start(2, run, WORDS(EVALUATED, word, "train.stop_after_iterations=3"));
+        ProcessResult result = process_finish(&process, LIMIT_SECONDS);
+        cr_expect_eq(result.exit_status, tolerant ? 75 : 1, "%s", result.err);
+        cr_expect(strstr(result.err, "knn.json: cannot replace"), "%s", result.err);
+        cr_expect_eq(count_text(result.err, "error: no evaluation of iteration 1, training goes on"),
+                     tolerant, "%s", result.err);
+        process_result_fini(&result);
+    }
+}
+
 /* --- what a run does not go on with --- */
 
 /* Names, sizes and times of everything in a run folder, to see that nothing was touched. Owned. */
@@ -330,22 +279,22 @@ Test(survival, damaged_checkpoints_are_passed_over_or_named)
     cr_assert_eq(truncate(newest.text, facts.st_size / 2), 0);
     with_two_steps(NULL, NULL, 75, "resuming after iteration 0");
 
-    /* one byte in the middle of the tensors: the structure is whole, the bytes are not */
+    /* one bit in the middle of the tensors: the structure is whole, the bytes are not */
     TempPath last = train_support_checkpoint(&temp, "run", last_iteration("run"));
-    int fd = open(last.text, O_RDWR);
-    unsigned char byte;
-    cr_assert(fd >= 0 && pread(fd, &byte, 1, facts.st_size / 2) == 1);
-    byte ^= 1;
-    cr_assert_eq(pwrite(fd, &byte, 1, facts.st_size / 2), 1);
-    close(fd);
-    ProcessResult before = list_files("run");
-    pretrain(2, "run", TWO_STEPS, 2, "damaged: crc32 is");
-    expect_untouched("run", &before);
+    train_support_flip_bit(last.text, 0.5);
+    pretrain(2, "run", TWO_STEPS, 75, "damaged: crc32 is");
+    with_two_steps(NULL, NULL, 75, "resuming after iteration 3");
 
+    /* nothing is left: refused, and untouched */
     cr_assert_eq(truncate(older.text, 100), 0);
     cr_assert_eq(truncate(newest.text, 0), 0);
-    cr_assert_eq(truncate(last.text, 5000), 0);
+    for (int i = 2; i <= 5; i++) {
+        TempPath path = train_support_checkpoint(&temp, "run", i);
+        if (access(path.text, F_OK) == 0) cr_assert_eq(truncate(path.text, 5000), 0);
+    }
+    ProcessResult before = list_files("run");
     pretrain(2, "run", TWO_STEPS, 2, "no whole checkpoint up to");
+    expect_untouched("run", &before);
 }
 
 Test(survival, more_ranks_than_groups_are_refused)

@@ -40,7 +40,7 @@ int main(int argc, char **argv)
     }
     Error error = {0};
     Run run;
-    if (run_start(&run, argc, argv, &error) != STATUS_OK) {
+    if (run_start(&run, argc, argv, true, &error) != STATUS_OK) {
         fprintf(stderr, "mpi_case: %s\n", error.text);
         return STATUS_FAILED;
     }

@@ -65,8 +65,21 @@ Test(run, second_request_leaves_at_once, .timeout = 60)
     cr_expect_eq(kill(process.pid, 0), 0, "the repeat ended it");
     process_signal(&process, SIGTERM);
     ProcessResult result = process_finish(&process, LIMIT_SECONDS);
-    expect_end(&result, 1, "ready");
+    expect_end(&result, 1, "error: asked to stop a second time: leaving at once, without saving");
     cr_expect_lt(result.seconds, 10);
+    process_result_fini(&result);
+}
+
+/* Stopped before or after MPI has started there: the others wait either way. */
+Test(run, a_rank_that_does_not_come_ends_the_job, .timeout = 60)
+{
+    setenv("DINOBATCH_TIMEOUT", "2", 1);
+    Process process = process_start_case(3, "run_deaf", NULL);
+    pid_t late = process_of_rank(&process, 2, 20);
+    cr_assert(late > 0 && kill(late, SIGSTOP) == 0);
+    ProcessResult result = process_finish(&process, LIMIT_SECONDS);
+    expect_end(&result, 1, "the time-out");
+    cr_expect_lt(result.seconds, 15);
     process_result_fini(&result);
 }
 

@@ -81,6 +81,13 @@ static char *read_all(FILE *file)
     return text;
 }
 
+bool process_has_ended(const Process *process)
+{
+    siginfo_t info = {0};
+    waitid(P_PID, (id_t)process->pid, &info, WEXITED | WNOHANG | WNOWAIT);
+    return info.si_pid != 0;
+}
+
 bool process_wait_for_error_text(Process *process, const char *text, double limit)
 {
     double end = clock_seconds() + limit;
@@ -88,9 +95,7 @@ bool process_wait_for_error_text(Process *process, const char *text, double limi
         char *so_far = read_all(process->err_file);
         bool found = strstr(so_far, text) != NULL;
         memory_free(so_far);
-        siginfo_t info = {0};
-        waitid(P_PID, (id_t)process->pid, &info, WEXITED | WNOHANG | WNOWAIT);
-        if (found || info.si_pid || clock_seconds() > end) return found;
+        if (found || process_has_ended(process) || clock_seconds() > end) return found;
         pause_briefly();
     }
 }
@@ -226,6 +231,22 @@ pid_t process_of_rank(const Process *process, int rank, double limit)
         if (found > 0) return found;
     }
     return -1;
+}
+
+int process_count_marked(const char *mark)
+{
+    static char text[1 << 17];
+    char wanted[128];
+    int count = 0;
+    snprintf(wanted, sizeof wanted, "\n%s\n", mark);
+    DIR *all = opendir("/proc");
+    CHECK(all);
+    for (struct dirent *entry; (entry = readdir(all));) /* what has ended has no environment */
+        if (isdigit((unsigned char)entry->d_name[0]) &&
+            read_proc(entry->d_name, "environ", text, sizeof text))
+            count += strstr(text, wanted) != NULL;
+    closedir(all);
+    return count;
 }
 
 ProcessResult process_run_dinobatch(int ranks, const char *const *arguments, double limit)

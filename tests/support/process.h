@@ -43,6 +43,12 @@ Process process_start_dinobatch(int ranks, const char *const *arguments);
 /* The process of that rank, a child of mpirun; -1 when there is none within `limit` seconds. */
 pid_t process_of_rank(const Process *process, int rank, double limit);
 
+/* How many live processes have "NAME=VALUE" in the environment that they were started with. */
+int process_count_marked(const char *mark);
+
+/* Whether it has ended; process_finish is still due. */
+bool process_has_ended(const Process *process);
+
 /* Waits until standard error holds `text`; false when it ended or `limit` seconds passed before. */
 bool process_wait_for_error_text(Process *process, const char *text, double limit);
 

@@ -6,10 +6,13 @@
 #include "h5/h5_dataset.h"
 #include "run/metrics.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 const char TRAIN_SUPPORT_CONFIG[] = "train:\n"
                                     "  dataset_path: 'synthetic:classes=10,size=40,count=400,seed=0'\n"
@@ -93,6 +96,19 @@ Process train_support_pretrain(const TempFolder *folder, int ranks, const char *
         all[count++] = *words;
     }
     return process_start_dinobatch(ranks, all);
+}
+
+void train_support_flip_bit(const char *path, double part)
+{
+    struct stat facts;
+    unsigned char byte;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    CHECK(fd >= 0 && fstat(fd, &facts) == 0);
+    off_t offset = (off_t)(part * (double)facts.st_size);
+    CHECK(pread(fd, &byte, 1, offset) == 1);
+    byte ^= (unsigned char)(1u << (offset % 8));
+    CHECK(pwrite(fd, &byte, 1, offset) == 1);
+    close(fd);
 }
 
 static double column_differs(const MetricsTable *a, const MetricsTable *b, const char *key, int64_t count,

@@ -24,6 +24,9 @@ Process train_support_pretrain(const TempFolder *folder, int ranks, const char *
 /* FOLDER/RUN/checkpoints/model_<iteration>.h5 */
 TempPath train_support_checkpoint(const TempFolder *folder, const char *run, long iteration);
 
+/* Another bit in the byte at `part` (0 to 1) of a file. */
+void train_support_flip_bit(const char *path, double part);
+
 /* The losses that a run logs. */
 enum { TRAIN_SUPPORT_LOSSES = 5 };
 extern const char *const TRAIN_SUPPORT_LOSS_KEYS[TRAIN_SUPPORT_LOSSES];

@@ -11,11 +11,14 @@
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <hdf5.h>
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -409,4 +412,51 @@ Test(h5, a_full_disk_is_an_error)
     cr_assert_eq(atomic_file_probe_space("/dev/full/x", 1, &error), STATUS_FAILED);
     cr_assert_eq(atomic_file_probe_space(in_folder("x").text, (int64_t)1 << 60, &error), STATUS_FAILED);
     cr_assert_not(exists("x"));
+}
+
+/* Many small parts, about 130 kB, in files that may grow to `bytes` from when they are made. */
+static Status write_parts(const char *path, rlim_t bytes, Error *error)
+{
+    H5File file;
+    struct rlimit old, limit;
+    cr_assert_eq(h5_file_create(&file, path, error), STATUS_OK, "%s", error->text);
+    cr_assert_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
+    limit = old;
+    limit.rlim_cur = bytes;
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    Status status = STATUS_OK;
+    for (int i = 0; i < 100 && status == STATUS_OK; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "/group/%d/part", i);
+        H5Info info = {.type = H5_TYPE_F32, .ndim = 1, .shape = {100}, .layout = H5_LAYOUT_CONTIGUOUS};
+        status = h5_dataset_create(&file, name, &info, error);
+        if (status == STATUS_OK) status = h5_attribute_write_u32(&file, name, "crc32", 1, error);
+    }
+    if (status == STATUS_OK)
+        status = h5_file_commit(&file, error);
+    else
+        h5_file_abandon(&file);
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &old), 0);
+    return status;
+}
+
+/* The library must get over it: it writes good files afterwards, and does not crash in the end. */
+Test(h5, a_disk_that_fills_up_anywhere_in_a_file)
+{
+    Error error = {0};
+    signal(SIGXFSZ, SIG_IGN);
+    for (rlim_t bytes = 1; bytes < 60000; bytes = bytes * 3 / 2 + 1) {
+        cr_assert_eq(write_parts(in_folder("full.h5").text, bytes, &error), STATUS_FAILED, "%lu",
+                     (unsigned long)bytes);
+        cr_assert(strstr(error.text, "full.h5: cannot write: File too large"), "%s", error.text);
+        cr_assert_not(exists("full.h5") || exists("full.h5.tmp"));
+    }
+    OK(write_parts(in_folder("good.h5").text, RLIM_INFINITY, &error));
+    H5File file;
+    uint32_t crc;
+    OK(h5_file_open(&file, in_folder("good.h5").text, &error));
+    OK(h5_attribute_read_u32(&file, "/group/99/part", "crc32", &crc, &error));
+    cr_assert_eq(crc, 1);
+    OK(h5_file_close(&file, &error));
+    cr_assert_eq(H5close(), 0);
 }

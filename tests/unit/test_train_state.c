@@ -52,10 +52,11 @@ static void end(Training *t)
 /* Continues in place of `t`, which ends, from the checkpoint at `path`. */
 static void resume(Training *t, const char *const *overrides, const char *path)
 {
+    bool damaged;
     Error error = {0};
     end(t);
     begin(t, overrides);
-    cr_assert_eq(train_state_resume(&t->state, path, false, &error), STATUS_OK, "%s", error.text);
+    cr_assert_eq(train_state_resume(&t->state, path, false, &damaged, &error), STATUS_OK, "%s", error.text);
 }
 
 /* One step; in a bad one some pixel's grey level is infinite. */
