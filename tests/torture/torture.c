@@ -1,10 +1,11 @@
 /* torture.c - trainings that are disturbed at random moments and started again, until they are done.
  *
- * Two chains of starts take turns: one keeps its rank count, the other changes it. After each trial: the job
- * ended in time and as the disturbance wants it, no process is left, whole checkpoints are never lost, and at
- * most one period of training is. Each start resumes from the newest whole file. A chain that is done has no
- * temporary file, every evaluation, and the state of an undisturbed run: bit for bit, or, on changing rank
- * counts, in the mean loss of its last steps.
+ * Two chains of starts take turns: one keeps its rank count, the other changes it, and with it how weights
+ * are sharded and whether checkpoints are written beside training. After each trial: the job ended in time
+ * and as the disturbance wants it, no process is left, whole checkpoints are never lost, and at most one
+ * period of training is, or two where a checkpoint was still being written beside it. Each start resumes from
+ * the newest whole file. A chain that is done has no temporary file, every evaluation, and the state of an
+ * undisturbed run: bit for bit, or, on changing rank counts, in the mean loss of its last steps.
  *
  *     TORTURE_TRIALS   (30)
  *     TORTURE_SECONDS  after which no new trial begins (0: all trials)
@@ -47,7 +48,9 @@ enum {
 typedef struct {
     char run[16];
     bool same;        /* all its starts have `ranks` ranks */
-    int ranks;        /* of the last start */
+    int ranks;        /* of the last start, */
+    bool async;       /* checkpoints written beside it, */
+    int strategy;     /* and its backbone's sharding strategy; 0: the default */
     bool lacks_lines; /* a full disk was outlived: metrics and evaluations may be missing */
     bool done;
 } Chain;
@@ -89,9 +92,18 @@ static void fail(Torture *t, const Chain *chain, const ProcessResult *result, co
 
 /* --- starting --- */
 
-static Process start(const TempFolder *where, int ranks, const char *run, const char *word)
+static Process start(const TempFolder *where, const Chain *chain, const char *word)
 {
-    return train_support_pretrain(where, ranks, run, WORDS(WORDS_OF_ALL, word));
+    static const char *const strategies[][2] = {
+#define BACKBONES(strategy)                                            \
+    {"compute_precision.student.backbone.sharding_strategy=" strategy, \
+     "compute_precision.teacher.backbone.sharding_strategy=" strategy}
+        BACKBONES("SHARD_GRAD_OP"), BACKBONES("NO_SHARD"), BACKBONES("FULL_SHARD")};
+    const char *const *s = strategies[chain->strategy];
+    return train_support_pretrain(where, chain->ranks, chain->run,
+                                  WORDS(WORDS_OF_ALL, s[0], s[1],
+                                        chain->async ? "checkpoint.async=true" : "checkpoint.async=false",
+                                        word));
 }
 
 /* The undisturbed run on so many ranks, made when it is first asked for. */
@@ -100,7 +112,9 @@ static TempPath reference(Torture *t, int ranks)
     char run[16];
     snprintf(run, sizeof run, "whole%d", ranks);
     if (!t->has_reference[ranks]) {
-        Process process = start(&t->folder, ranks, run, NULL);
+        Chain whole = {.ranks = ranks};
+        snprintf(whole.run, sizeof whole.run, "%s", run);
+        Process process = start(&t->folder, &whole, NULL);
         ProcessResult result = process_finish(&process, LIMIT_SECONDS);
         if (result.exit_status != 0) printf("%s\n", result.err);
         CHECK(result.exit_status == 0 && "the undisturbed run");
@@ -158,7 +172,7 @@ static void expect_little_lost(Torture *t, const Chain *chain, const Disturbance
         fail(t, chain, result, "asked to stop after %lld, saved %lld", (long long)last,
              (long long)after->newest);
     if (d->kind == DISTURBANCE_DISK_FULL_AWHILE || before->damaged > 0 || before->named < 0) return;
-    if (lost > PERIOD)
+    if (lost > (chain->async ? 2 : 1) * PERIOD)
         fail(t, chain, result, "at iteration %lld with a checkpoint of %lld", (long long)last,
              (long long)after->newest);
     if (lost > t->lost) t->lost = lost;
@@ -223,7 +237,11 @@ static void run_trial(Torture *t, Chain *chain, DisturbanceKind kind)
 {
     TempPath run = temp_folder_in(&t->disk, "%s", chain->run);
     RunFacts before = run_facts_look(run.text);
-    if (!chain->same) chain->ranks = (int)rng_integer(&t->rng, disturbance_least_ranks(kind), RANKS_MAX);
+    if (!chain->same) {
+        chain->ranks = (int)rng_integer(&t->rng, disturbance_least_ranks(kind), RANKS_MAX);
+        chain->strategy = (int)rng_integer(&t->rng, 0, 2);
+        chain->async = rng_integer(&t->rng, 0, 1) == 1;
+    }
     DisturbancePlace place = {.run = run.text,
                               .disk = t->small ? t->disk.path : NULL,
                               .ranks = chain->ranks,
@@ -234,7 +252,7 @@ static void run_trial(Torture *t, Chain *chain, DisturbanceKind kind)
     setenv("OMPI_MCA_odls_base_sigkill_timeout", rng_integer(&t->rng, 0, 2) ? "0" : "1", 1);
 
     disturbance_prepare(&d, &place);
-    Process process = start(&t->disk, chain->ranks, chain->run, disturbance_word(&d));
+    Process process = start(&t->disk, chain, disturbance_word(&d));
     disturbance_strike(&d, &place, &process);
     ProcessResult result = process_finish(&process, d.struck + END_SECONDS - process.started);
     double end = clock_seconds() - d.struck;
@@ -244,9 +262,9 @@ static void run_trial(Torture *t, Chain *chain, DisturbanceKind kind)
 
     char what[96];
     disturbance_describe(&d, what, sizeof what);
-    printf("%3d. %s, %d ranks, from %lld: %s: at %lld, saved %lld, exit %d after %.1f s\n", ++t->trials,
-           chain->run, chain->ranks, (long long)before.newest, what, (long long)last, (long long)after.newest,
-           result.exit_status, end);
+    printf("%3d. %s, %d ranks%s, from %lld: %s: at %lld, saved %lld, exit %d after %.1f s\n", ++t->trials,
+           chain->run, chain->ranks, chain->async ? ", async" : "", (long long)before.newest, what,
+           (long long)last, (long long)after.newest, result.exit_status, end);
     const char *wrong = disturbance_judge(&d, &place, &result);
     if (result.timed_out) fail(t, chain, &result, "it did not end within %d s", END_SECONDS);
     if (wrong && !result.timed_out) fail(t, chain, &result, "%s", wrong);
@@ -263,7 +281,7 @@ static void finish_chain(Torture *t, Chain *chain)
 {
     TempPath run = temp_folder_in(&t->disk, "%s", chain->run);
     RunFacts before = run_facts_look(run.text);
-    Process process = start(&t->disk, chain->ranks, chain->run, NULL);
+    Process process = start(&t->disk, chain, NULL);
     ProcessResult result = process_finish(&process, LIMIT_SECONDS);
     expect_start(t, chain, &before, &result);
     if (result.exit_status == 0)
