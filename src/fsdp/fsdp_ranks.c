@@ -65,6 +65,16 @@ static Comm *among_several(Comm *comm)
     return comm_size(comm) > 1 ? comm : NULL;
 }
 
+/* Debug builds cut units into one part, too, so that one process proves the order of gathers and sums. */
+static Comm *parts_of(Comm *comm)
+{
+#ifdef DINOBATCH_POISON
+    return comm;
+#else
+    return among_several(comm);
+#endif
+}
+
 static FsdpModule deal(const FsdpRanks *ranks, ConfigSharding student, ConfigSharding teacher)
 {
     Comm *world = ranks->world, *parts = world, *copies = NULL;
@@ -79,7 +89,7 @@ static FsdpModule deal(const FsdpRanks *ranks, ConfigSharding student, ConfigSha
                         .shard = parts ? comm_rank(parts) : 0,
                         .replicas = copies ? comm_size(copies) : 1,
                         .replica = copies ? comm_rank(copies) : 0,
-                        .parts = parts ? among_several(parts) : NULL,
+                        .parts = parts ? parts_of(parts) : NULL,
                         .copies = copies ? among_several(copies) : NULL,
                         .student = life_of(student),
                         .teacher = life_of(teacher)};

@@ -25,7 +25,7 @@ typedef enum {
 typedef struct {
     int shards, shard;     /* parts that each unit is cut into, and this rank's */
     int replicas, replica; /* ranks that hold the same part, and this rank's number among them */
-    Comm *parts;           /* the ranks that together hold everything, by shard; NULL: one part */
+    Comm *parts;           /* the ranks that together hold everything, by shard; NULL: nothing is cut */
     Comm *copies;          /* the ranks that hold the same part, by replica; NULL: no other */
     FsdpLife student, teacher;
 } FsdpModule;

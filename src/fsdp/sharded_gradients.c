@@ -14,7 +14,7 @@ static ParamModule module_of(const ShardedGradients *g, int unit)
 
 static bool is_cut(const ShardedGradients *g, int unit)
 {
-    return g->map->modules[module_of(g, unit)].shards > 1;
+    return g->map->modules[module_of(g, unit)].parts != NULL;
 }
 
 static int64_t unit_count(const ShardedGradients *g, int unit)

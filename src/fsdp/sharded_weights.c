@@ -19,14 +19,10 @@ static Dtype act_of(const ShardedWeights *w, int unit)
     return w->act[w->map->table->units[unit].module];
 }
 
-/* Whether the masters serve as full copies. Debug builds prefer copies where the strategy is to free them, so
- * that one process proves the order of uses. */
+/* Whether the masters serve as full copies. */
 static bool masters_serve(const ShardedWeights *w, ParamModule module)
 {
-#ifdef DINOBATCH_POISON
-    if (w->life[module] != FSDP_ALWAYS) return false;
-#endif
-    return w->map->modules[module].shards == 1;
+    return !w->map->modules[module].parts;
 }
 
 /* Elements of a unit's copy that are fp32, and those in 16 bits. */

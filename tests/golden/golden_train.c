@@ -69,14 +69,17 @@ static void read_model(Run *run)
     c->crops.local_crops_number = integer(run, "n_local_crops");
 }
 
-/* The files were computed in fp32. */
+/* The files were computed in fp32. FULL_SHARD: one rank has all parts, but a debug build gathers and sums
+ * them all the same. */
 static void set_precision(Config *c)
 {
     ConfigPrecisions *both[] = {&c->compute_precision.student, &c->compute_precision.teacher};
     for (int i = 0; i < 2; i++) {
-        both[i]->backbone.mixed_precision.param_dtype = DTYPE_F32;
-        both[i]->dino_head.mixed_precision.param_dtype = DTYPE_F32;
-        both[i]->ibot_head.mixed_precision.param_dtype = DTYPE_F32;
+        ConfigPrecision *parts[] = {&both[i]->backbone, &both[i]->dino_head, &both[i]->ibot_head};
+        for (int k = 0; k < 3; k++) {
+            parts[k]->mixed_precision.param_dtype = DTYPE_F32;
+            parts[k]->sharding_strategy = CONFIG_SHARDING_FULL_SHARD;
+        }
     }
 }
 
