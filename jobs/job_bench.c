@@ -1,8 +1,13 @@
 /* job_bench.c - this machine's limits, and how near to them we come.
  *
- *   dinobatch bench [--device auto|cpu|cuda] [--what limits|ops|step|augment|all]
+ *   dinobatch bench [--device auto|cpu|cuda] [--what limits|ops|step|augment|sharding|checkpoint|all]
  *                   [--preset tiny|vits14|demo|full-s|full-b|full-l|config|all] [--dtype fp32|bf16|fp16|all]
+ *                   [--strategy no_shard|shard_grad_op|full_shard|hybrid_shard|all]
  *                   [--seconds S] [--quick] [--data SPEC] [--output-dir DIR] [key=value]...
+ *
+ * The first four measure one process. `sharding` and `checkpoint` measure what ranks do together, under
+ * mpirun or srun on any number of them; `checkpoint` writes to a folder below --output-dir and removes it
+ * again.
  *
  * Presets `tiny` and `vits14` are the two on which the public reference was timed on a CPU (README "Speed");
  * `demo` is jobs/configs/demo.yaml; `full-s`, `full-b`, `full-l` are a ViT-S, -B and -L with patches of 14
@@ -26,13 +31,16 @@
 #include <unistd.h>
 
 const OptionSpec job_bench_options[] = {
-    {"what", "limits|ops|step|augment|all", "what to measure (default all)", false},
+    {"what", "limits|ops|step|augment|sharding|checkpoint|all",
+     "what to measure; the last two on any number of ranks (default all: the first four)", false},
     {"preset", "tiny|vits14|demo|full-s|full-b|full-l|config|all",
-     "step of which model; config: that of --config-file and key=value (default all, or config with "
-     "--config-file)",
+     "step, sharding and checkpoints of which model; config: that of --config-file and key=value (default "
+     "all, or config with --config-file)",
      false},
     {"dtype", "fp32|bf16|fp16|all",
      "products of the step (default bf16 on a GPU, else all that the processor has)", false},
+    {"strategy", "no_shard|shard_grad_op|full_shard|hybrid_shard|all",
+     "with --what sharding (default all; hybrid_shard needs compute.ranks_per_node)", false},
     {"seconds", "S", "of each measurement (default 0.3; steps three times as long, two steps at least)",
      false},
     {"device", "auto|cpu|cuda", "which processor's (default compute.device)", false},
@@ -46,7 +54,9 @@ typedef struct {
     const char *what, *preset, *dtype; /* never NULL, once the device is open */
     double seconds;
     int threads;
+    int strategy; /* a ConfigSharding, or -1: all */
     bool gpu, quick;
+    FILE *out; /* where tables go; NULL on ranks that do not speak */
 } Request;
 
 enum {
@@ -144,11 +154,84 @@ static void set_dtype(Config *config, Dtype dtype)
     }
 }
 
+/* Of the size that a GPU trains. */
+static bool is_full(int preset)
+{
+    return preset >= PRESET_FULL_S && preset <= PRESET_FULL_L;
+}
+
 /* --- measuring ---------------------------------------------------------------------------------------- */
 
 static bool wanted(const char *asked, const char *name)
 {
     return strcmp(asked, "all") == 0 || strcmp(asked, name) == 0;
+}
+
+static bool needs_ranks(const Request *request)
+{
+    return strcmp(request->what, "sharding") == 0 || strcmp(request->what, "checkpoint") == 0;
+}
+
+static Status measure_step(JobContext *context, const Request *request, int preset, Config *config,
+                           BenchReport *report, Error *error)
+{
+    StepBenchParams params = {.name = PRESET_LIST[preset].name,
+                              .config = config,
+                              .comm = context->comm,
+                              .device = request->gpu ? DEVICE_CUDA : DEVICE_CPU,
+                              .threads = request->threads,
+                              .seconds = 3 * request->seconds};
+    StepBench *step = &report->steps[report->step_count];
+    TRY(step_bench_run(step, &params, error));
+    bench_report_print_step(report, step, request->out);
+    report->step_count++;
+    return STATUS_OK;
+}
+
+static Status measure_sharding(JobContext *context, const Request *request, int preset, Config *config,
+                               BenchReport *report, Error *error)
+{
+    ShardingBenchParams params = {.name = PRESET_LIST[preset].name,
+                                  .config = config,
+                                  .comm = context->comm,
+                                  .device = context->device,
+                                  .threads = request->threads,
+                                  .seconds = request->seconds,
+                                  .quick = request->quick,
+                                  .strategy = request->strategy};
+    ShardingBench *sharding = &report->shardings[report->sharding_count];
+    TRY(sharding_bench_run(sharding, &params, error));
+    if (request->out) bench_report_print_sharding(sharding, request->out);
+    report->sharding_count++;
+    return STATUS_OK;
+}
+
+/* Steps beside the writing where the model is small enough to train on this device. */
+static Status measure_checkpoint(JobContext *context, const Request *request, int preset, Config *config,
+                                 BenchReport *report, Error *error)
+{
+    char folder[PATH_MAX];
+    int length = snprintf(folder, sizeof folder, "%s/bench_checkpoint", context->options->output_dir);
+    if (length < 0 || (size_t)length >= sizeof folder)
+        return status_fail(error, STATUS_INPUT, "--output-dir: the name is too long");
+    CheckpointBenchParams params = {.name = PRESET_LIST[preset].name,
+                                    .config = config,
+                                    .comm = context->comm,
+                                    .device = context->device,
+                                    .folder = folder,
+                                    .threads = request->threads,
+                                    .quick = request->quick};
+    CheckpointBench *checkpoint = &report->checkpoints[report->checkpoint_count];
+    TRY(checkpoint_bench_run(checkpoint, &params, error));
+    if (request->out) bench_report_print_checkpoint(checkpoint, request->out);
+    report->checkpoint_count++;
+    if (is_full(preset) != request->gpu && preset != PRESET_CONFIG) return STATUS_OK;
+    bool several = comm_size(context->comm) == 1 || strcmp(context->run->thread_level, "multiple") == 0;
+    CheckpointTraining *training = &report->trainings[report->training_count];
+    TRY(checkpoint_training_run(training, &params, several, error));
+    if (request->out) bench_report_print_training(training, request->out);
+    report->training_count++;
+    return STATUS_OK;
 }
 
 static Status measure_preset(JobContext *context, const Request *request, int preset, BenchReport *report,
@@ -161,35 +244,31 @@ static Status measure_preset(JobContext *context, const Request *request, int pr
     Config config;
     config_init(&config);
     Status status = overlay(&config, preset, context->options, error);
-    for (int d = 0; d < DTYPES && status == STATUS_OK; d++) {
+    bool checkpoint = strcmp(request->what, "checkpoint") == 0;
+    if (status == STATUS_OK && checkpoint)
+        status = measure_checkpoint(context, request, preset, &config, report, error);
+    for (int d = 0; d < DTYPES && status == STATUS_OK && !checkpoint; d++) {
         bool named = strcmp(request->dtype, dtypes[d].name) == 0;
         bool has = request->gpu || dtypes[d].dtype == DTYPE_F32 ||
                    (dtypes[d].dtype == DTYPE_BF16 && machine_limits_has_bf16());
         if (!named && (!wanted(request->dtype, dtypes[d].name) || !has)) continue;
         set_dtype(&config, dtypes[d].dtype);
-        log_info(context->log, "step %s, %s", PRESET_LIST[preset].name, dtypes[d].name);
-        StepBenchParams params = {.name = PRESET_LIST[preset].name,
-                                  .config = &config,
-                                  .comm = context->comm,
-                                  .device = request->gpu ? DEVICE_CUDA : DEVICE_CPU,
-                                  .threads = request->threads,
-                                  .seconds = 3 * request->seconds};
-        StepBench *step = &report->steps[report->step_count];
-        status = step_bench_run(step, &params, error);
-        if (status == STATUS_OK) bench_report_print_step(report, step, stdout);
-        report->step_count += status == STATUS_OK;
+        log_info(context->log, "%s, %s", PRESET_LIST[preset].name, dtypes[d].name);
+        status = strcmp(request->what, "sharding") == 0
+                     ? measure_sharding(context, request, preset, &config, report, error)
+                     : measure_step(context, request, preset, &config, report, error);
         fflush(stdout);
     }
     config_fini(&config);
     return status;
 }
 
-static Status measure_steps(JobContext *context, const Request *request, BenchReport *report, Error *error)
+static Status measure_presets(JobContext *context, const Request *request, BenchReport *report, Error *error)
 {
     for (int preset = 0; preset < PRESETS; preset++) {
         bool named = strcmp(request->preset, PRESET_LIST[preset].name) == 0;
         /* "all" means the known ones: what the command line configures is asked for by name. */
-        bool full = preset >= PRESET_FULL_S && preset <= PRESET_FULL_L, of_all = full == request->gpu;
+        bool of_all = is_full(preset) == request->gpu;
         if (!named && (strcmp(request->preset, "all") != 0 || preset == PRESET_CONFIG || !of_all)) continue;
         char path[PATH_MAX];
         if (preset == PRESET_DEMO && !named && find_demo(path, sizeof path, error) != STATUS_OK) {
@@ -254,6 +333,17 @@ static Status check_choice(const char *option, const char *value, const char *ch
     return status_fail(error, STATUS_INPUT, "--%s %s: expected %s", option, value, choices);
 }
 
+static Status parse_strategy(Request *request, const char *strategy, Error *error)
+{
+    static const char *const names[] = {"no_shard", "shard_grad_op", "full_shard", "hybrid_shard"};
+    request->strategy = -1;
+    if (!strategy) return STATUS_OK;
+    TRY(check_choice("strategy", strategy, job_bench_options[3].argument, error));
+    for (int i = 0; i < SHARDING_STRATEGIES; i++)
+        if (strcmp(strategy, names[i]) == 0) request->strategy = i;
+    return STATUS_OK;
+}
+
 static Status parse(const JobContext *context, Request *request, Error *error)
 {
     const Options *options = context->options;
@@ -274,11 +364,20 @@ static Status parse(const JobContext *context, Request *request, Error *error)
         if (*end || !(request->seconds > 0 && request->seconds <= 3600))
             return status_fail(error, STATUS_INPUT, "--seconds %s: expected a number in (0, 3600]", seconds);
     }
-    if (comm_size(context->comm) > 1)
-        return status_fail(error, STATUS_INPUT, "bench measures one process: run it on one rank");
-    return STATUS_OK;
+    if (comm_rank(context->comm) == 0) request->out = stdout;
+    if (comm_size(context->comm) > 1 && !needs_ranks(request))
+        return status_fail(
+            error, STATUS_INPUT,
+            "bench --what %s measures one process: run it on one rank (sharding and checkpoint "
+            "take any number)",
+            request->what);
+    if (strcmp(request->what, "checkpoint") == 0 && !options->output_dir)
+        return status_fail(error, STATUS_INPUT,
+                           "bench --what checkpoint writes files: --output-dir says to which disk");
+    return parse_strategy(request, options_get(options, "strategy"), error);
 }
 
+/* Rank 0. */
 static Status write_report(const JobContext *context, const BenchReport *report, Error *error)
 {
     const char *folder = context->options->output_dir;
@@ -301,13 +400,20 @@ static Status measure(JobContext *context, const Request *request, BenchReport *
     bool decodes =
         strcmp(request->what, "augment") == 0 || (wanted(request->what, "limits") && !request->quick);
     Status status = STATUS_OK;
+    if (request->out) bench_report_print_machine(report, request->out);
+    fflush(stdout);
+    if (needs_ranks(request)) {
+        TRY(measure_presets(context, request, report, error));
+        if (request->out) status = write_report(context, report, error);
+        return comm_agree(context->comm, status, error);
+    }
     if (decodes) status = bench_pictures_init(&pictures, options_get(context->options, "data"), error);
     if (decodes) report->pictures = pictures.source;
     if (status == STATUS_OK) status = measure_rows(context, request, &pictures, report, error);
-    if (status == STATUS_OK) bench_report_print_rows(report, stdout);
+    if (status == STATUS_OK) bench_report_print_rows(report, request->out);
     fflush(stdout);
     if (status == STATUS_OK && wanted(request->what, "step"))
-        status = measure_steps(context, request, report, error);
+        status = measure_presets(context, request, report, error);
     if (status == STATUS_OK) status = write_report(context, report, error);
     report->pictures = ""; /* it pointed into what ends here */
     bench_pictures_fini(&pictures);
@@ -342,8 +448,14 @@ Status job_bench(JobContext *context, Error *error)
     machine_limits_processor(report.processor, sizeof report.processor);
     if (request.gpu) snprintf(report.device, sizeof report.device, "%s", device_name(context->device));
     report.steps = memory_alloc_array(PRESETS * DTYPES, sizeof *report.steps);
+    report.shardings = memory_alloc_array(PRESETS * DTYPES, sizeof *report.shardings);
+    report.checkpoints = memory_alloc_array(PRESETS, sizeof *report.checkpoints);
+    report.trainings = memory_alloc_array(PRESETS, sizeof *report.trainings);
     Status status = measure(context, &request, &report, error);
     bench_rows_fini(&report.rows);
     memory_free(report.steps);
+    memory_free(report.shardings);
+    memory_free(report.checkpoints);
+    memory_free(report.trainings);
     return status;
 }

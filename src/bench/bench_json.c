@@ -6,14 +6,23 @@
 
 #include <cjson/cJSON.h>
 
-static void add_times(cJSON *object, const BenchTimes *times)
+static void add_named_times(cJSON *object, const char *name, const BenchTimes *times)
 {
-    cJSON *t = cJSON_AddObjectToObject(object, "seconds");
+    if (times->count == 0) {
+        cJSON_AddNullToObject(object, name);
+        return;
+    }
+    cJSON *t = cJSON_AddObjectToObject(object, name);
     cJSON_AddNumberToObject(t, "median", times->median);
     cJSON_AddNumberToObject(t, "min", times->minimum);
     cJSON_AddNumberToObject(t, "max", times->maximum);
     cJSON_AddNumberToObject(t, "mean", times->mean);
     cJSON_AddNumberToObject(t, "count", (double)times->count);
+}
+
+static void add_times(cJSON *object, const BenchTimes *times)
+{
+    add_named_times(object, "seconds", times);
 }
 
 /* A number, or null where there is none (0). */
@@ -120,6 +129,119 @@ static void add_step(cJSON *array, const BenchReport *report, const StepBench *s
     cJSON_AddItemToArray(array, item);
 }
 
+/* --- several ranks --- */
+
+static void add_sharding_times(cJSON *object, const char *name, const ShardingTimes *times)
+{
+    if (times->times.count == 0) {
+        cJSON_AddNullToObject(object, name);
+        return;
+    }
+    cJSON *item = cJSON_AddObjectToObject(object, name);
+    add_times(item, &times->times);
+    cJSON_AddNumberToObject(item, "gather_wait_seconds", times->gather_wait);
+    cJSON_AddNumberToObject(item, "sum_wait_seconds", times->sum_wait);
+}
+
+static void add_sharding_row(cJSON *array, const ShardingRow *row)
+{
+    cJSON *item = cJSON_CreateObject();
+    const ShardingMemory *m = &row->memory;
+    const struct {
+        const char *name;
+        double bytes;
+    } memory[] = {{"sharded", (double)m->sharded},
+                  {"sharded_theory", m->sharded_theory},
+                  {"copies", (double)m->copies},
+                  {"copies_theory", m->copies_theory},
+                  {"gradient_rooms", (double)m->rooms},
+                  {"gradient_rooms_theory", m->rooms_theory},
+                  {"activations", (double)m->activations},
+                  {"scratch", (double)m->scratch},
+                  {"all", (double)m->all}};
+    cJSON_AddStringToObject(item, "strategy", sharding_bench_strategy(row->strategy));
+    cJSON_AddBoolToObject(item, "recompute", row->recompute);
+    cJSON_AddNumberToObject(item, "parts", row->shards);
+    cJSON_AddNumberToObject(item, "replicas", row->replicas);
+    cJSON *bytes = cJSON_AddObjectToObject(item, "memory_bytes");
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+        cJSON_AddNumberToObject(bytes, memory[i].name, memory[i].bytes);
+    add_sharding_times(item, "beside", &row->beside);
+    add_sharding_times(item, "apart", &row->apart);
+    add_known(item, "ratio_to_no_shard", row->ratio);
+    if (row->apart.times.count > 0)
+        cJSON_AddNumberToObject(item, "hidden_share", sharding_bench_hidden(row));
+    else
+        cJSON_AddNullToObject(item, "hidden_share");
+    cJSON_AddNumberToObject(item, "received_bytes", row->received);
+    cJSON_AddNumberToObject(item, "sent_bytes", row->sent);
+    cJSON_AddItemToArray(array, item);
+}
+
+static void add_sharding(cJSON *array, const ShardingBench *sharding)
+{
+    cJSON *item = cJSON_CreateObject();
+    cJSON_AddStringToObject(item, "name", sharding->name);
+    cJSON_AddStringToObject(item, "dtype", dtype_name(sharding->dtype));
+    cJSON_AddNumberToObject(item, "ranks", sharding->ranks);
+    cJSON_AddNumberToObject(item, "threads", sharding->threads);
+    cJSON_AddNumberToObject(item, "images", (double)sharding->samples);
+    cJSON_AddNumberToObject(item, "parameters", (double)sharding->parameters);
+    cJSON *rows = cJSON_AddArrayToObject(item, "strategies");
+    for (int i = 0; i < sharding->row_count; i++)
+        add_sharding_row(rows, &sharding->rows[i]);
+    cJSON_AddItemToArray(array, item);
+}
+
+static void add_checkpoint(cJSON *array, const CheckpointBench *checkpoint)
+{
+    cJSON *item = cJSON_CreateObject();
+    cJSON_AddStringToObject(item, "name", checkpoint->name);
+    cJSON_AddNumberToObject(item, "ranks", checkpoint->ranks);
+    cJSON_AddNumberToObject(item, "threads", checkpoint->threads);
+    cJSON_AddNumberToObject(item, "bytes", checkpoint->bytes);
+    cJSON_AddNumberToObject(item, "tensors", (double)checkpoint->tensors);
+    add_named_times(item, "plain_seconds", &checkpoint->plain);
+    add_named_times(item, "save_seconds", &checkpoint->save);
+    add_named_times(item, "load_seconds", &checkpoint->load);
+    cJSON_AddNumberToObject(item, "share_of_plain", checkpoint->share);
+    cJSON_AddItemToArray(array, item);
+}
+
+static void add_training(cJSON *array, const CheckpointTraining *training)
+{
+    cJSON *item = cJSON_CreateObject();
+    cJSON_AddStringToObject(item, "name", training->name);
+    cJSON_AddNumberToObject(item, "ranks", training->ranks);
+    cJSON_AddNumberToObject(item, "threads", training->threads);
+    cJSON_AddNumberToObject(item, "bytes", training->bytes);
+    add_named_times(item, "step_alone_seconds", &training->alone);
+    add_named_times(item, "step_between_seconds", &training->between);
+    add_named_times(item, "step_beside_seconds", &training->beside);
+    add_named_times(item, "save_seconds", &training->save);
+    add_named_times(item, "copy_seconds", &training->copy);
+    add_named_times(item, "write_beside_seconds", &training->write);
+    cJSON_AddNumberToObject(item, "cost_between_seconds", training->save.mean);
+    if (training->beside.count > 0)
+        cJSON_AddNumberToObject(item, "cost_beside_seconds", training->cost_beside);
+    else
+        cJSON_AddNullToObject(item, "cost_beside_seconds");
+    cJSON_AddItemToArray(array, item);
+}
+
+static void add_ranks(cJSON *tree, const BenchReport *report)
+{
+    cJSON *shardings = cJSON_AddArrayToObject(tree, "sharding");
+    for (int i = 0; i < report->sharding_count; i++)
+        add_sharding(shardings, &report->shardings[i]);
+    cJSON *checkpoints = cJSON_AddArrayToObject(tree, "checkpoints");
+    for (int i = 0; i < report->checkpoint_count; i++)
+        add_checkpoint(checkpoints, &report->checkpoints[i]);
+    cJSON *trainings = cJSON_AddArrayToObject(tree, "trainings");
+    for (int i = 0; i < report->training_count; i++)
+        add_training(trainings, &report->trainings[i]);
+}
+
 char *bench_report_json(const BenchReport *report)
 {
     cJSON *tree = cJSON_CreateObject();
@@ -129,6 +251,7 @@ char *bench_report_json(const BenchReport *report)
     cJSON *steps = cJSON_AddArrayToObject(tree, "steps");
     for (int i = 0; i < report->step_count; i++)
         add_step(steps, report, &report->steps[i]);
+    add_ranks(tree, report);
     char *text = cJSON_PrintUnformatted(tree), *copy = memory_strdup(text);
     cJSON_free(text);
     cJSON_Delete(tree);

@@ -43,11 +43,15 @@ static void print_limit(const char *type, double limit, FILE *out)
         fprintf(out, ", %s products not supported", type);
 }
 
+void bench_report_print_machine(const BenchReport *report, FILE *out)
+{
+    fprintf(out, "%s, %d of %d cores\n", report->processor, report->threads, report->cores);
+    if (report->device[0]) fprintf(out, "computing on %s\n", report->device);
+}
+
 void bench_report_print_rows(const BenchReport *report, FILE *out)
 {
     const BenchRows *rows = &report->rows;
-    fprintf(out, "%s, %d of %d cores\n", report->processor, report->threads, report->cores);
-    if (report->device[0]) fprintf(out, "computing on %s\n", report->device);
     fprintf(out, "limits: fp32 products %.1f GFLOP/s", rows->limit[BENCH_FLOPS_FP32] * GIGA);
     print_limit("bf16", rows->limit[BENCH_FLOPS_BF16], out);
     if (report->device[0]) print_limit("fp16", rows->limit[BENCH_FLOPS_FP16], out);

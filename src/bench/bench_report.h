@@ -3,6 +3,8 @@
 #define DINOBATCH_BENCH_BENCH_REPORT_H
 
 #include "bench/bench_rows.h"
+#include "bench/checkpoint_training.h"
+#include "bench/sharding_bench.h"
 #include "bench/step_bench.h"
 
 #include <stdio.h>
@@ -14,14 +16,30 @@ typedef struct {
     BenchRows rows;
     StepBench *steps; /* [step_count] owned by the caller */
     int step_count;
+    ShardingBench *shardings; /* [sharding_count] owned by the caller */
+    int sharding_count;
+    CheckpointBench *checkpoints; /* [checkpoint_count] owned by the caller */
+    int checkpoint_count;
+    CheckpointTraining *trainings; /* [training_count] owned by the caller */
+    int training_count;
     const char *pictures; /* what was decoded; "" when nothing was */
 } BenchReport;
 
-/* The machine, then a table per section of rows, to `out`. */
+/* The processor that computes, to `out`. */
+void bench_report_print_machine(const BenchReport *report, FILE *out);
+
+/* The limits, then a table per section of rows. */
 void bench_report_print_rows(const BenchReport *report, FILE *out);
 
 /* One step: figures, parts, operations. */
 void bench_report_print_step(const BenchReport *report, const StepBench *step, FILE *out);
+
+/* Memory and time of the sharding strategies. */
+void bench_report_print_sharding(const ShardingBench *sharding, FILE *out);
+
+/* Checkpoints, written and read; and beside a training. */
+void bench_report_print_checkpoint(const CheckpointBench *checkpoint, FILE *out);
+void bench_report_print_training(const CheckpointTraining *training, FILE *out);
 
 /* The limit that a step is compared with, FLOP/s: that of its data type, or of fp32 where there is none. */
 double bench_report_step_limit(const BenchReport *report, const StepBench *step);

@@ -24,7 +24,7 @@ static double once(const BenchTask *task)
     return clock_seconds() - start;
 }
 
-static BenchTimes statistics(double *samples, int64_t count)
+BenchTimes bench_timer_statistics(double *samples, int64_t count)
 {
     double sum = 0;
     qsort(samples, (size_t)count, sizeof *samples, compare);
@@ -90,9 +90,9 @@ BenchTimes bench_timer_run(const BenchTask *task, double seconds, int64_t least)
     int64_t count = 0;
     once(task);
     if (task->device && device_kind(task->device) != DEVICE_CPU)
-        return statistics(samples, run_on_gpu(task, seconds, least, samples));
+        return bench_timer_statistics(samples, run_on_gpu(task, seconds, least, samples));
     double start = clock_seconds();
     while (go_on(count, least, start, seconds))
         samples[count++] = once(task);
-    return statistics(samples, count);
+    return bench_timer_statistics(samples, count);
 }

@@ -28,4 +28,7 @@ typedef struct {
 /* Repeats for `seconds`, at least `least` (>= 1) times. Allocates nothing on a CPU. */
 BenchTimes bench_timer_run(const BenchTask *task, double seconds, int64_t least);
 
+/* Of samples[count] taken elsewhere, count >= 1; sorts them. */
+BenchTimes bench_timer_statistics(double *samples, int64_t count);
+
 #endif

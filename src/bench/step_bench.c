@@ -3,10 +3,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
-#include "bench/random_batch.h"
-#include "ops/ops_options.h"
-#include "optim/adamw_optimizer.h"
-#include "optim/param_groups.h"
+#include "bench/bench_model.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -24,26 +21,19 @@ typedef struct {
 
 typedef struct StepRun {
     const StepBenchParams *params;
-    SslGroups groups;
-    FsdpRanks ranks;
     Device *device; /* owned */
     bool gpu;
-    Ops *ops; /* owned */
+    BenchModel model;
     OpsTimed timed;
-    SslMetaArch ssl;
-    AdamwOptimizer optimizer;
-    Batch batch;
-    uint8_t *mask_scratch; /* owned */
     Listener student, teacher;
     double part_seconds[STEP_PART_COUNT]; /* since the first counted step */
     double masked;                        /* the same */
-    int64_t steps;                        /* begun */
     SslFigures figures;
 } StepRun;
 
 static StepPart part_of(const Listener *listener, int unit, NnPhase phase)
 {
-    const SslMetaArch *ssl = &listener->run->ssl;
+    const SslMetaArch *ssl = &listener->run->model.ssl;
     static const StepPart PARTS[3][3] = {
         {STEP_TEACHER_EMBED, STEP_TEACHER_BLOCKS, STEP_TEACHER_HEADS},
         {STEP_STUDENT_EMBED, STEP_STUDENT_BLOCKS, STEP_STUDENT_HEADS},
@@ -75,45 +65,25 @@ static void after_unit(void *context, int unit, NnPhase phase)
 
 static Status run_init(StepRun *run, const StepBenchParams *params, Error *error)
 {
-    const Config *config = params->config;
     *run = (StepRun){.params = params};
-    TRY(ssl_groups_deal(&run->groups, config, comm_rank(params->comm), comm_size(params->comm), error));
-    OpsLimits limits = ssl_ops_limits(config, &run->groups);
     TRY(device_open(&run->device, params->device, 0, error));
-    TRY(fsdp_ranks_init(&run->ranks, config, params->comm, run->device, error));
     run->gpu = device_kind(run->device) != DEVICE_CPU;
-    OpsOptions options;
-    TRY(ops_options_from(&options, config, run->device, params->threads, error));
-    run->ops = ops_create(run->device, &limits, &options);
-    ops_timed_init(&run->timed, run->ops);
-    SslMetaArch *ssl = &run->ssl;
-    PixelNorm norm = pixel_levels_imagenet();
-    ssl_meta_arch_init(ssl, config, &run->groups, &norm, run->gpu ? run->ops : &run->timed.ops, &run->ranks);
-    param_groups_assign(&ssl->table, ssl->vit.config.depth, config->optim.layerwise_decay,
-                        config->optim.patch_embed_lr_mult);
-    ssl_meta_arch_initialise(ssl, (uint64_t)config->train.seed);
-    adamw_optimizer_init(&run->optimizer, &ssl->map, params->comm, run->device, config->optim.adamw_beta1,
-                         config->optim.adamw_beta2);
+    TRY(bench_model_init(&run->model, params->config, params->comm, run->device, params->threads, &run->timed,
+                         error));
+    SslMetaArch *ssl = &run->model.ssl;
     run->student = (Listener){.run = run, .own = ssl->student_hooks};
     run->teacher = (Listener){.run = run, .teacher = true, .own = ssl->teacher_hooks};
     ssl->student_hooks = (NnHooks){&run->student, before_unit, after_unit};
     ssl->teacher_hooks = (NnHooks){&run->teacher, before_unit, after_unit};
-    random_batch_init(&run->batch, config, &run->groups, run->device);
-    run->mask_scratch = memory_alloc((size_t)(2 * run->groups.group_size * run->batch.patches));
     return STATUS_OK;
 }
 
 static void run_fini(StepRun *run)
 {
-    if (!run->ops) return;
-    device_finish(run->device);
-    memory_free(run->mask_scratch);
-    batch_fini(&run->batch);
-    adamw_optimizer_fini(&run->optimizer);
-    ssl_meta_arch_fini(&run->ssl);
-    ops_timed_fini(&run->timed);
-    ops_destroy(run->ops);
-    fsdp_ranks_fini(&run->ranks);
+    bool built = run->model.ops != NULL;
+    bench_model_fini(&run->model);
+    if (built) ops_timed_fini(&run->timed);
+    device_close(run->device);
 }
 
 static void forget_times(StepRun *run)
@@ -127,31 +97,21 @@ static void forget_times(StepRun *run)
 static void next_batch(void *context)
 {
     StepRun *run = context;
-    if (run->steps <= 1) forget_times(run);
-    random_batch_advance(&run->batch, run->params->config, run->steps++, run->mask_scratch);
+    if (run->model.batches <= 1) forget_times(run);
+    bench_model_next_batch(&run->model);
 }
 
 static void one_step(void *context)
 {
     StepRun *run = context;
-    SslMetaArch *ssl = &run->ssl;
-    const Config *config = run->params->config;
-    AdamwOptimizerStep step = {.schedule = {.lr = 1e-4,
-                                            .weight_decay = 0.04,
-                                            .momentum = 0.994,
-                                            .teacher_temp = 0.07,
-                                            .last_layer_lr = 1e-4},
-                               .clip_grad = config->optim.clip_grad,
-                               .scaled = ssl->scaled};
-    ssl_meta_arch_forward_backward(ssl, &run->batch, step.schedule.teacher_temp);
+    const SslMetaArch *ssl = &run->model.ssl;
+    bench_model_gradients(&run->model);
     double gradients_done = clock_seconds();
     ops_timed_into(&run->timed, &run->part_seconds[STEP_OPTIMIZER]);
-    adamw_optimizer_step(&run->optimizer, ssl->ops, ssl->student, ssl->gradients.local, ssl->control,
-                         tensor_rows(ssl->figures, 0, ssl->layout.dino_entropy), &step);
+    bench_model_update(&run->model);
     double update_done = clock_seconds();
     ops_timed_into(&run->timed, &run->part_seconds[STEP_AVERAGE]);
-    ssl_meta_arch_update_teacher(ssl, step.schedule.momentum);
-    ssl_meta_arch_refresh(ssl);
+    bench_model_average(&run->model);
     ops_timed_into(&run->timed, NULL);
     run->masked += (double)ssl->masked_patches;
     if (run->gpu) return;
@@ -164,7 +124,7 @@ static void one_step(void *context)
 static double take_apart(StepRun *run)
 {
     DeviceEvent *before = device_event_create(run->device), *after = device_event_create(run->device);
-    run->ssl.ops = &run->timed.ops;
+    run->model.ssl.ops = &run->timed.ops;
     next_batch(run);
     forget_times(run);
     device_event_record(before);
@@ -172,8 +132,8 @@ static double take_apart(StepRun *run)
     device_event_record(after);
     ops_timed_collect(&run->timed);
     double seconds = device_event_seconds(before, after);
-    run->ssl.ops = run->ops;
-    run->figures = ssl_meta_arch_last_figures(&run->ssl);
+    run->model.ssl.ops = run->model.ops;
+    run->figures = ssl_meta_arch_last_figures(&run->model.ssl);
     device_event_destroy(before);
     device_event_destroy(after);
     return seconds;
@@ -192,14 +152,14 @@ static void reset_peak(void)
 
 static void fill_memory(StepBench *result, const StepRun *run)
 {
-    const SslMetaArch *ssl = &run->ssl;
+    const SslMetaArch *ssl = &run->model.ssl;
     enum { LOCAL_VECTORS = 5 }; /* student, teacher, gradients, two moments */
     result->weight_bytes = (size_t)ssl->map.count * LOCAL_VECTORS * sizeof(float) +
                            sharded_weights_bytes(&ssl->student_copies) +
                            sharded_weights_bytes(&ssl->teacher_copies) + ssl->gradients.bytes;
     result->step_bytes = ssl->step.capacity;
-    result->scratch_bytes = run->ops->scratch->capacity;
-    result->batch_bytes = batch_bytes(&run->batch);
+    result->scratch_bytes = run->model.ops->scratch->capacity;
+    result->batch_bytes = batch_bytes(&run->model.batch);
     result->peak_rss_bytes = memory_resident_peak();
     if (run->gpu) result->peak_device_bytes = device_memory_peak(run->device);
 }
@@ -244,10 +204,10 @@ static void fill_operations(StepBench *result, const StepRun *run)
 /* After the timed steps. On a GPU one more follows. */
 static void fill(StepBench *result, StepRun *run)
 {
-    const SslMetaArch *ssl = &run->ssl;
+    const SslMetaArch *ssl = &run->model.ssl;
     snprintf(result->name, sizeof result->name, "%s", run->params->name);
     result->dtype = weights_act(&ssl->student_weights[PARAM_BACKBONE]);
-    result->samples = run->batch.samples;
+    result->samples = run->model.batch.samples;
     result->parameters = ssl->table.flat_count;
     result->masked = run->masked / (double)result->times.count;
     result->flops = step_flops_count(ssl, result->masked, result->part_flops);
@@ -275,7 +235,6 @@ Status step_bench_run(StepBench *result, const StepBenchParams *params, Error *e
                                  params->name);
     }
     run_fini(run);
-    device_close(run->device);
     memory_free(run);
     return status;
 }

@@ -74,7 +74,7 @@ static void make_chunk(ShardedGradients *g)
 void sharded_gradients_init(ShardedGradients *g, const ShardMap *map, const Ops *ops,
                             const Dtype reduce[PARAM_MODULE_COUNT])
 {
-    *g = (ShardedGradients){.map = map, .ops = ops};
+    *g = (ShardedGradients){.map = map, .ops = ops, .overlap = true};
     for (int m = 0; m < PARAM_MODULE_COUNT; m++)
         g->reduce[m] = reduce[m];
     g->local = device_alloc(ops->device, (size_t)map->count * sizeof *g->local);
@@ -131,6 +131,7 @@ static void start_sum(ShardedGradients *g, GradientRoom *room, int unit)
         char *first = (char *)run.data - (size_t)(module->shard * s->share) * dtype_size(dtype);
         room->requests[k - map->unit_sections[unit]] =
             comm_reduce_scatter_start(module->parts, run.data, first, s->share, dtype, g->ops->device);
+        g->sent += (size_t)((module->shards - 1) * s->share) * dtype_size(dtype);
     }
 }
 
@@ -186,6 +187,7 @@ void sharded_gradients_after(ShardedGradients *g, int unit)
     if (!is_cut(g, unit) || module_of(g, unit) != PARAM_BACKBONE) return;
     CHECK(g->units[unit] == g->rooms[g->next].full);
     start_sum(g, &g->rooms[g->next], unit);
+    if (!g->overlap) finish_sum(g, &g->rooms[g->next]);
     g->units[unit] = NULL;
     g->next = (g->next + 1) % GRADIENT_ROOMS;
 }
@@ -198,7 +200,7 @@ void sharded_gradients_reduce_head(ShardedGradients *g, int unit)
 
 /* --- sums over copies --- */
 
-static void sum_copies(const ShardedGradients *g, ParamModule module)
+static void sum_copies(ShardedGradients *g, ParamModule module)
 {
     Comm *copies = g->map->modules[module].copies;
     Device *device = g->ops->device;
@@ -206,6 +208,8 @@ static void sum_copies(const ShardedGradients *g, ParamModule module)
     shard_map_module(g->map, module, &first, &count);
     if (!copies || count == 0) return;
     Dtype dtype = g->reduce[module];
+    int64_t ranks = comm_size(copies);
+    g->sent += (size_t)(2 * (ranks - 1) * count / ranks) * dtype_size(dtype);
     if (dtype == DTYPE_F32) {
         comm_all_reduce(copies, g->local + first, count, DTYPE_F32, COMM_SUM, device);
         return;
@@ -224,6 +228,8 @@ void sharded_gradients_end(ShardedGradients *g)
 {
     for (int i = 0; i < g->room_count; i++)
         finish_sum(g, &g->rooms[i]);
+    double began = clock_seconds();
     for (int m = 0; m < PARAM_MODULE_COUNT; m++)
         sum_copies(g, (ParamModule)m);
+    g->waited += clock_seconds() - began;
 }

@@ -36,7 +36,9 @@ typedef struct {
     uint16_t *chunk; /* [chunk_count] for 16-bit sums of what is not cut; owned; NULL: none */
     int64_t chunk_count;
     size_t bytes;  /* of rooms and chunk */
+    bool overlap;  /* sum a unit beside the next one's backward; on by default */
     double waited; /* seconds that the host has waited for sums */
+    size_t sent;   /* bytes that sums have sent to other ranks, at the least that they need */
 } ShardedGradients;
 
 void sharded_gradients_init(ShardedGradients *grads, const ShardMap *map, const Ops *ops,

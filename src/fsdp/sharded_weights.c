@@ -168,7 +168,7 @@ static ShardRoom *find_room(const ShardedWeights *w, int unit)
 }
 
 /* This rank's run of a section to its place in the copy, and the other runs on their way to theirs. */
-static CommRequest fill_section(const ShardedWeights *w, const ShardSection *s)
+static CommRequest fill_section(ShardedWeights *w, const ShardSection *s)
 {
     const Ops *ops = w->ops;
     const ParamUnit *unit = &w->map->table->units[s->unit];
@@ -187,6 +187,7 @@ static CommRequest fill_section(const ShardedWeights *w, const ShardSection *s)
         if (run != mine) device_copy(ops->device, run, mine, (size_t)s->share * sizeof *mine);
     }
     if (!module->parts) return (CommRequest){0};
+    w->received += (size_t)((module->shards - 1) * s->share) * dtype_size(dtype);
     return comm_all_gather_start(module->parts, to, run, s->share, dtype, ops->device);
 }
 

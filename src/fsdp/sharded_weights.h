@@ -62,6 +62,7 @@ struct ShardedWeights {
     ShardRooms own[PARAM_MODULE_COUNT];
     ShardRooms *rooms[PARAM_MODULE_COUNT]; /* own, or the other network's */
     double waited;                         /* seconds that the host has waited for gathers */
+    size_t received;                       /* bytes that gathers have brought from other ranks */
 };
 
 /* `teacher`: with the teacher's strategies. act: fp32, or the 16-bit type that a module computes in. `other`:

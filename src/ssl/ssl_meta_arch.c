@@ -65,22 +65,24 @@ VitConfig ssl_vit_config(const Config *config)
     return v;
 }
 
-static DinoHeadConfig dino_head_config(const Config *c, int64_t in_dim)
+void ssl_build_networks(const Config *c, Vit *vit, DinoHead *dino_head, DinoHead *ibot_head,
+                        ParamTable *table)
 {
-    return (DinoHeadConfig){.in_dim = in_dim,
-                            .hidden_dim = c->dino.head_hidden_dim,
-                            .bottleneck_dim = c->dino.head_bottleneck_dim,
-                            .prototypes = c->dino.head_n_prototypes,
-                            .nlayers = c->dino.head_nlayers};
-}
-
-static DinoHeadConfig ibot_head_config(const Config *c, int64_t in_dim)
-{
-    return (DinoHeadConfig){.in_dim = in_dim,
-                            .hidden_dim = c->ibot.head_hidden_dim,
-                            .bottleneck_dim = c->ibot.head_bottleneck_dim,
-                            .prototypes = c->ibot.head_n_prototypes,
-                            .nlayers = c->ibot.head_nlayers};
+    VitConfig v = ssl_vit_config(c);
+    DinoHeadConfig dino = {.in_dim = v.embed_dim,
+                           .hidden_dim = c->dino.head_hidden_dim,
+                           .bottleneck_dim = c->dino.head_bottleneck_dim,
+                           .prototypes = c->dino.head_n_prototypes,
+                           .nlayers = c->dino.head_nlayers};
+    DinoHeadConfig ibot = {.in_dim = v.embed_dim,
+                           .hidden_dim = c->ibot.head_hidden_dim,
+                           .bottleneck_dim = c->ibot.head_bottleneck_dim,
+                           .prototypes = c->ibot.head_n_prototypes,
+                           .nlayers = c->ibot.head_nlayers};
+    vit_build(vit, &v, table);
+    dino_head_build(dino_head, &dino, PARAM_DINO_HEAD, table);
+    if (c->ibot.loss_weight > 0 && c->ibot.separate_head)
+        dino_head_build(ibot_head, &ibot, PARAM_IBOT_HEAD, table);
 }
 
 enum { SEGMENTS_PER_BLOCK = 16 }; /* parameters of a block, and no fewer than a quarter of all others */
@@ -274,29 +276,26 @@ void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups 
     ssl->shared_head = !config->ibot.separate_head;
     ssl->micro_samples = micro_samples(config, groups);
 
-    VitConfig v = ssl_vit_config(config);
     param_table_init(&ssl->table);
-    vit_build(&ssl->vit, &v, &ssl->table);
-    DinoHeadConfig dino = dino_head_config(config, v.embed_dim), ibot = ibot_head_config(config, v.embed_dim);
-    dino_head_build(&ssl->dino_head, &dino, PARAM_DINO_HEAD, &ssl->table);
-    if (ssl->do_ibot && !ssl->shared_head)
-        dino_head_build(&ssl->ibot_head, &ibot, PARAM_IBOT_HEAD, &ssl->table);
+    ssl_build_networks(config, &ssl->vit, &ssl->dino_head, &ssl->ibot_head, &ssl->table);
+    const VitConfig *v = &ssl->vit.config;
     make_weights(ssl);
     Device *device = ops->device;
     if (norm) ssl->levels = pixel_levels_create(device, norm);
-    int64_t ibot_prototypes = ssl->shared_head ? dino.prototypes : ibot.prototypes;
-    ssl->dino_center = device_alloc(device, (size_t)dino.prototypes * sizeof(float));
+    int64_t dino_prototypes = config->dino.head_n_prototypes;
+    int64_t ibot_prototypes = ssl->shared_head ? dino_prototypes : config->ibot.head_n_prototypes;
+    ssl->dino_center = device_alloc(device, (size_t)dino_prototypes * sizeof(float));
     ssl->ibot_center = device_alloc(device, (size_t)ibot_prototypes * sizeof(float));
-    ssl->layout = figure_layout(groups->total_groups, v.embed_dim);
+    ssl->layout = figure_layout(groups->total_groups, v->embed_dim);
     ssl->figures = tensor_1d(device_alloc(device, (size_t)ssl->layout.count * sizeof(double)), DTYPE_F64,
                              ssl->layout.count);
 
-    BlockMaskGrid grid = block_mask_grid(v.img_size, v.patch_size);
+    BlockMaskGrid grid = block_mask_grid(v->img_size, v->patch_size);
     ssl->masked_per_group =
         block_mask_upperbound(&grid, 2 * groups->group_size, config->ibot.mask_sample_probability,
                               config->ibot.mask_ratio_min_max[0], config->ibot.mask_ratio_min_max[1]);
     int rank_count = comm_size(ranks->world);
-    ssl->koleo = (KoleoLoss){.embed_dim = v.embed_dim,
+    ssl->koleo = (KoleoLoss){.embed_dim = v->embed_dim,
                              .group_size = groups->group_size,
                              .groups = groups->groups,
                              .first_group = groups->first_group,

@@ -98,6 +98,11 @@ typedef struct {
 /* What the backbone of a configuration looks like. */
 VitConfig ssl_vit_config(const Config *config);
 
+/* Adds one network's parameters to an initialised table, in the order of units. ibot_head is left as it is
+ * where iBOT has no head of its own. vit is released by vit_fini. */
+void ssl_build_networks(const Config *config, Vit *vit, DinoHead *dino_head, DinoHead *ibot_head,
+                        ParamTable *table);
+
 /* Builds both networks (weights zero until ssl_meta_arch_initialise or a checkpoint fills them) and plans the
  * step's memory. The configuration has been checked. `config`, `ops`, `ranks` must outlive it. `norm`: how
  * the grey levels of its batches are normalised; NULL: they are fp32 and normalised already. Collective over

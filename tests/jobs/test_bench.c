@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { LIMIT_SECONDS = 100, WORDS_MAX = 24 };
 
@@ -160,12 +161,14 @@ Test(bench, refuses_what_it_does_not_know, .timeout = 120)
 {
     static const struct {
         const char *words[4], *said; /* after "bench" */
-    } refusals[] = {
-        {{"bench", "--what", "everything"}, "--what everything: expected limits|ops|step|augment|all"},
-        {{"bench", "--preset", "vit"}, "--preset vit: expected"},
-        {{"bench", "--dtype", "fp16"}, "--dtype fp16: expected"},
-        {{"bench", "--seconds", "0"}, "--seconds 0: expected"},
-        {{"bench", "--seconds", "1s"}, "--seconds 1s: expected"}};
+    } refusals[] = {{{"bench", "--what", "everything"},
+                     "--what everything: expected limits|ops|step|augment|sharding|checkpoint|all"},
+                    {{"bench", "--preset", "vit"}, "--preset vit: expected"},
+                    {{"bench", "--dtype", "fp16"}, "--dtype fp16: expected"},
+                    {{"bench", "--seconds", "0"}, "--seconds 0: expected"},
+                    {{"bench", "--seconds", "1s"}, "--seconds 1s: expected"},
+                    {{"bench", "--strategy", "ddp"}, "--strategy ddp: expected no_shard|"},
+                    {{"bench", "--what", "checkpoint"}, "--output-dir says to which disk"}};
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
         ProcessResult result = process_run_dinobatch(0, refusals[i].words, LIMIT_SECONDS);
         cr_expect_eq(result.exit_status, 2, "%s", result.err);
@@ -206,5 +209,121 @@ Test(bench, both_modes_of_decoding_are_reported, .timeout = 120)
     cr_expect_eq(count_measurements(tree, "exact decode"), 2);
     cr_expect_eq(count_measurements(tree, "scaled decode"), 2);
     cJSON_Delete(tree);
+    process_result_fini(&result);
+}
+
+/* What ranks do together, with the sizes of SMALL; the JSON. */
+static cJSON *run_ranks(const char *what, const char *const *more)
+{
+    const char *words[WORDS_MAX] = {"bench", "--what", what, "--quick"};
+    int count = 4;
+    for (const char *const *word = SMALL + 3; *word; word++)
+        words[count++] = *word;
+    for (const char *const *word = more; *word; word++)
+        words[count++] = *word;
+    ProcessResult result = process_run_dinobatch(2, words, LIMIT_SECONDS);
+    cr_assert(!result.timed_out, "%s", result.err);
+    cr_assert_eq(result.exit_status, 0, "%s", result.err);
+    cJSON *tree = cJSON_Parse(last_line(result.out));
+    cr_assert(tree);
+    process_result_fini(&result);
+    return tree;
+}
+
+static void expect_near(double value, double wanted, double share, const char *what)
+{
+    cr_expect(fabs(value - wanted) <= share * wanted, "%s: %g, expected %g", what, value, wanted);
+}
+
+/* `parts`: of the weights. Returns the bytes that a rank holds of them. */
+static double check_strategy(const cJSON *row, const char *strategy, int parts, double parameters)
+{
+    cr_assert_str_eq(cJSON_GetStringValue(cJSON_GetObjectItem(row, "strategy")), strategy);
+    const cJSON *memory = cJSON_GetObjectItem(row, "memory_bytes");
+    double sharded = number(memory, "sharded"), copies = number(memory, "copies"),
+           rooms = number(memory, "gradient_rooms");
+    cr_expect_eq(number(row, "parts"), parts);
+    cr_expect_float_eq(number(memory, "sharded_theory"), 20 * parameters / parts, 1);
+    expect_near(sharded, 20 * parameters / parts, 0.05, strategy);
+    expect_near(copies, number(memory, "copies_theory"), 0.05, strategy);
+    expect_near(rooms, number(memory, "gradient_rooms_theory"), 0.05, strategy);
+    cr_expect_geq(number(memory, "all"),
+                  sharded + copies + rooms + number(memory, "activations") + number(memory, "scratch"));
+    expect_positive(memory, "activations");
+    expect_positive(row, "ratio_to_no_shard");
+    expect_positive(row, "sent_bytes");
+    const cJSON *beside = cJSON_GetObjectItem(row, "beside"), *apart = cJSON_GetObjectItem(row, "apart");
+    expect_positive(cJSON_GetObjectItem(beside, "seconds"), "median");
+    expect_positive(beside, "sum_wait_seconds");
+    cr_expect_eq(cJSON_IsNull(apart), parts == 1);
+    if (parts == 1) {
+        cr_expect_eq(copies, 0);
+        cr_expect_eq(number(row, "received_bytes"), 0);
+        return sharded;
+    }
+    /* the other rank's half of both networks; of the backbone again where it is not kept */
+    double half = 2 * 4 * parameters / 2, received = number(row, "received_bytes");
+    cr_expect(received > 0.98 * half && received < 2 * half, "%s: %g of %g", strategy, received, half);
+    expect_near(number(row, "sent_bytes"), 4 * parameters / 2, 0.05, strategy);
+    expect_positive(apart, "gather_wait_seconds");
+    cr_expect_leq(number(row, "hidden_share"), 1);
+    return sharded;
+}
+
+Test(bench, strategies_are_measured_on_several_ranks, .timeout = 120)
+{
+    static const char *const names[] = {"NO_SHARD", "SHARD_GRAD_OP", "FULL_SHARD", "HYBRID_SHARD",
+                                        "NO_SHARD"};
+    cJSON *tree = run_ranks("sharding", WORDS("compute.ranks_per_node=1"));
+    const cJSON *sharding = cJSON_GetArrayItem(cJSON_GetObjectItem(tree, "sharding"), 0),
+                *rows = cJSON_GetObjectItem(sharding, "strategies");
+    cr_assert_eq(cJSON_GetArraySize(rows), 5);
+    cr_expect_eq(number(sharding, "ranks"), 2);
+    cr_expect_eq(number(sharding, "images"), 12);
+    double sharded[5], activations[5];
+    for (int i = 0; i < 5; i++) {
+        const cJSON *row = cJSON_GetArrayItem(rows, i);
+        sharded[i] = check_strategy(row, names[i], i == 1 || i == 2 ? 2 : 1, number(sharding, "parameters"));
+        activations[i] = number(cJSON_GetObjectItem(row, "memory_bytes"), "activations");
+        cr_expect_eq(cJSON_IsTrue(cJSON_GetObjectItem(row, "recompute")), i == 4);
+    }
+    expect_near(sharded[2], sharded[0] / 2, 0.05, "one half");
+    cr_expect_lt(activations[4], activations[0]);
+    cJSON_Delete(tree);
+}
+
+Test(bench, checkpoints_are_measured_on_several_ranks, .timeout = 120)
+{
+    static const char *const times[] = {"step_alone_seconds", "step_between_seconds", "step_beside_seconds",
+                                        "save_seconds",       "copy_seconds",         "write_beside_seconds"};
+    TempFolder temp = temp_folder_create();
+    cJSON *tree = run_ranks("checkpoint", WORDS("--output-dir", temp.path));
+    const cJSON *checkpoint = cJSON_GetArrayItem(cJSON_GetObjectItem(tree, "checkpoints"), 0);
+    cr_expect_eq(number(checkpoint, "ranks"), 2);
+    expect_positive(checkpoint, "bytes");
+    expect_positive(checkpoint, "tensors");
+    expect_positive(checkpoint, "share_of_plain");
+    expect_positive(cJSON_GetObjectItem(checkpoint, "plain_seconds"), "median");
+    expect_positive(cJSON_GetObjectItem(checkpoint, "save_seconds"), "median");
+    expect_positive(cJSON_GetObjectItem(checkpoint, "load_seconds"), "median");
+    const cJSON *training = cJSON_GetArrayItem(cJSON_GetObjectItem(tree, "trainings"), 0);
+    expect_near(number(training, "bytes"), number(checkpoint, "bytes"), 0.05, "bytes");
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++)
+        expect_positive(cJSON_GetObjectItem(training, times[i]), "median");
+    cr_expect(isfinite(number(training, "cost_beside_seconds")));
+    cJSON_Delete(tree);
+    char *report = temp_folder_read(&temp, "bench.json");
+    cr_expect(strstr(report, "share_of_plain"));
+    temp_folder_free_text(report);
+    TempPath rest = temp_folder_in(&temp, "bench_checkpoint");
+    cr_expect_eq(access(rest.text, F_OK), -1, "%s is still there", rest.text);
+    temp_folder_destroy(&temp);
+}
+
+Test(bench, operations_are_not_measured_on_several_ranks, .timeout = 120)
+{
+    ProcessResult result = process_run_dinobatch(2, WORDS("bench", "--what", "ops"), LIMIT_SECONDS);
+    cr_expect_eq(result.exit_status, 2, "%s", result.err);
+    cr_expect(strstr(result.err, "--what ops measures one process"), "%s", result.err);
     process_result_fini(&result);
 }
