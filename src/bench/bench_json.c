@@ -221,7 +221,7 @@ static void add_training(cJSON *array, const CheckpointTraining *training)
     add_named_times(item, "save_seconds", &training->save);
     add_named_times(item, "copy_seconds", &training->copy);
     add_named_times(item, "write_beside_seconds", &training->write);
-    cJSON_AddNumberToObject(item, "cost_between_seconds", training->save.mean);
+    cJSON_AddNumberToObject(item, "cost_between_seconds", training->save.median);
     if (training->beside.count > 0)
         cJSON_AddNumberToObject(item, "cost_beside_seconds", training->cost_beside);
     else

@@ -84,18 +84,18 @@ void bench_report_print_checkpoint(const CheckpointBench *c, FILE *out)
 
 static void print_steps(const char *what, const BenchTimes *steps, double still, double cost, FILE *out)
 {
-    fprintf(out, "  %-28s %6lld %9.1f %9.1f %12.1f %12.1f\n", what, (long long)steps->count,
-            steps->mean * MILLI, steps->maximum * MILLI, still * MILLI, cost * MILLI);
+    fprintf(out, "  %-28s %6lld %9.1f %9.1f %9.1f %12.1f %12.1f\n", what, (long long)steps->count,
+            steps->median * MILLI, steps->mean * MILLI, steps->maximum * MILLI, still * MILLI, cost * MILLI);
 }
 
 void bench_report_print_training(const CheckpointTraining *t, FILE *out)
 {
     fprintf(out, "\ncheckpoints of a training, %s, %.1f MB, %d ranks of %d threads, %lld rounds\n", t->name,
             t->bytes * MEGA, t->ranks, t->threads, (long long)t->save.count);
-    fprintf(out, "  %-28s %6s %9s %9s %12s %12s\n", "ms", "steps", "mean", "longest", "stands still",
-            "costs in all");
+    fprintf(out, "  %-28s %6s %9s %9s %9s %12s %12s\n", "ms", "steps", "median", "mean", "longest",
+            "stands still", "costs in all");
     print_steps("nothing is written", &t->alone, 0, 0, out);
-    print_steps("after one between steps", &t->between, t->save.median, t->save.mean, out);
+    print_steps("after one between steps", &t->between, t->save.median, t->save.median, out);
     if (t->beside.count == 0) {
         fprintf(out, "  none beside steps: MPI lets only one thread communicate\n");
         return;

@@ -142,8 +142,8 @@ static void fill(CheckpointTraining *result, Training *t, int rounds)
     result->beside = bench_timer_statistics(t->beside.seconds, t->beside.count);
     result->copy = bench_timer_statistics(t->copy, rounds);
     result->write = bench_timer_statistics(t->write, rounds);
-    double longer = (result->beside.mean - result->alone.mean) * (double)result->beside.count / rounds;
-    result->cost_beside = result->copy.mean + longer;
+    double longer = (result->beside.median - result->alone.median) * (double)result->beside.count / rounds;
+    result->cost_beside = result->copy.median + longer;
 }
 
 Status checkpoint_training_run(CheckpointTraining *result, const CheckpointBenchParams *params, bool several,

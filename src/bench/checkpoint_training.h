@@ -19,7 +19,7 @@ typedef struct {
     BenchTimes save;                   /* training stands still: for the whole save between steps, */
     BenchTimes copy;                   /* or for the copy that is then written beside them */
     BenchTimes write;                  /* of that copy */
-    double cost_beside;                /* the copy, and what the steps beside take longer; mean */
+    double cost_beside;                /* the copy, and what the steps beside take longer, by medians */
 } CheckpointTraining;
 
 /* `several`: threads of this process may communicate at a time, so checkpoints can be written beside steps.

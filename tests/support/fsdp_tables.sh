@@ -99,6 +99,7 @@ checkpoint() {
     cat <<'END'
 The plain write is one process, 4 MiB at a time, one fsync: what `dd bs=4M conv=fsync` does; a dd of as many bytes stands above each.
 By turns in one run, into the same folder. Read back with the kernel's pages of the file forgotten; every checksum is verified.
+Load above the cores makes steps vary by more than a checkpoint costs (a cost below zero says just that), and delays writes by turns.
 
 ```
 END
