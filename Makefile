@@ -11,15 +11,16 @@ SHELL := bash
 CU_SRC    := $(shell find src -name '*.cu' | sort)
 SRC       := $(shell find src -name '*.c' $(if $(filter 1,$(CUDA)),-not -path '*/without_cuda/*') \
   -not -path $(if $(filter 1,$(NCCL)),'*/without_nccl/*','*/nccl/*') | sort)
+CC_SRC    := $(shell find src -name '*.cc' | sort)
 JOBS      := $(wildcard jobs/*.c)
 CU_OBJ    := $(if $(filter 1,$(CUDA)),$(CU_SRC:%.cu=$(BUILD)/%.cu.o))
-OBJ       := $(SRC:%.c=$(BUILD)/%.o) $(CU_OBJ) $(BUILD)/made/h5_schema_text.o
+OBJ       := $(SRC:%.c=$(BUILD)/%.o) $(CC_SRC:%.cc=$(BUILD)/%.o) $(CU_OBJ) $(BUILD)/made/h5_schema_text.o
 LIB       := $(BUILD)/libdinobatch.a
 BIN       := $(BUILD)/dinobatch
 SCHEMAS   := $(wildcard hdf5_schemas/*.yaml)
 
 SUPPORT     := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
-SUITES      := unit ops golden mpi jobs cuda
+SUITES      := unit ops index golden mpi jobs cuda
 SUITE_BINS  := $(SUITES:%=$(BUILD)/tests/test_%)
 MPI_CASE    := $(BUILD)/tests/mpi_case
 C_FILES     := $(shell find src jobs tests -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cc' | sort)
@@ -31,7 +32,7 @@ export DINOBATCH := $(abspath $(BIN))
 export MPI_CASE_BIN := $(abspath $(MPI_CASE))
 export MPI_CASE_EMULATED_BIN := $(abspath $(MPI_CASE)_emulated)
 
-.PHONY: all help setup test test-unit test-ops test-golden test-mpi test-jobs test-cuda test-emulated build-tests demo bench \
+.PHONY: all help setup test test-unit test-ops test-index test-golden test-mpi test-jobs test-cuda test-emulated build-tests demo bench \
         lint format asan fuzz torture cuda-all info clean
 
 all: $(BIN)
@@ -56,6 +57,17 @@ $(BUILD)/src/h5/%.o $(BUILD)/src/data/%.o $(BUILD)/src/config/%.o $(BUILD)/src/r
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+
+# C++ around Faiss. Without -march: what its headers define inline is also in the library, which is for any processor.
+$(BUILD)/src/index/%.o $(BUILD)/tests/index/%.o: CPPFLAGS += $(FAISS_CPPFLAGS)
+$(BUILD)/%.o: %.cc
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
+$(BUILD)/made/faiss_state: FORCE
+	@mkdir -p $(@D)
+	@echo '$(FAISS_PATH) $(FAISS_VERSION) $(FAISS_GPU)' | cmp -s - $@ || echo '$(FAISS_PATH) $(FAISS_VERSION) $(FAISS_GPU)' > $@
+$(BUILD)/src/index/faiss_shim.o $(BUILD)/src/run/libraries.o: $(BUILD)/made/faiss_state
+$(BUILD)/src/run/libraries.o: CPPFLAGS += -DFAISS_VERSION='"$(FAISS_VERSION)$(if $(filter 1,$(FAISS_GPU)), with GPUs)"'
 
 # The schemas are part of the program, so that any binary can check any file.
 $(BUILD)/made/h5_schema_text.c: hdf5_schemas/embed.sh $(SCHEMAS)
@@ -100,7 +112,8 @@ $(BIN): $(JOBS:%.c=$(BUILD)/%.o) $(LIB)
 WITHOUT_CUDA := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/*/without_*/*.c))
 
 define suite
-$(BUILD)/tests/test_$(1): $$(patsubst %.c,$(BUILD)/%.o,$$(wildcard tests/$(1)/$(if $(filter mpi,$(1)),test_*,*).c)) $(SUPPORT) \
+$(BUILD)/tests/test_$(1): $$(patsubst %.c,$(BUILD)/%.o,$$(wildcard tests/$(1)/$(if $(filter mpi,$(1)),test_*,*).c)) \
+  $$(patsubst %.cc,$(BUILD)/%.o,$$(wildcard tests/$(1)/*.cc)) $(SUPPORT) \
   $(if $(filter cuda,$(1)),,$(WITHOUT_CUDA)) $(LIB)
 	$$(CC) $$(CFLAGS) $$^ $$(LDFLAGS) $(if $(filter cuda,$(1)),$$(LDLIBS),$$(HOST_LIBS)) -lcriterion -o $$@
 endef
@@ -163,7 +176,7 @@ $(BIN)_emulated: $(JOBS:%.c=$(BUILD)/%.o) $(EMULATED_OBJ) $(EMULATED_STUBS) $(EM
 GOLDEN_CUDA := $(BUILD)/tests/golden_cuda
 $(GOLDEN_CUDA): FORCE
 	@rm -rf $@ && mkdir -p $@
-	@ln -s $(abspath $(foreach kind,train vit,$(wildcard $(GOLDEN_DIR)/$(kind)_*.h5))) $@/
+	@ln -s $(abspath $(foreach kind,train_* vit_* sscd,$(wildcard $(GOLDEN_DIR)/$(kind).h5))) $@/
 
 $(BUILD)/tests/test_golden_cuda: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/golden/*.c)) $(SUPPORT) $(LIB)
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDLIBS) -lcriterion -o $@
@@ -184,7 +197,7 @@ endef
 ## make test         install, build, run every test that needs no GPU
 test: setup
 	$(MAKE) build-tests
-	$(MAKE) test-unit test-ops test-golden test-mpi test-jobs test-emulated test-cuda
+	$(MAKE) test-unit test-ops test-index test-golden test-mpi test-jobs test-emulated test-cuda
 	$(MAKE) torture TORTURE_TRIALS=12 TORTURE_SECONDS=40
 
 test-unit: $(BUILD)/tests/test_unit
@@ -192,6 +205,9 @@ test-unit: $(BUILD)/tests/test_unit
 
 test-ops: $(BUILD)/tests/test_ops
 	$(call run_suite,ops)
+
+test-index: $(BUILD)/tests/test_index
+	$(call run_suite,index)
 
 ## make test-golden  compare with reference outputs: GOLDEN_DIR=DIR picks another folder of them
 test-golden: $(BUILD)/tests/test_golden
@@ -261,6 +277,7 @@ info:
 	@echo "CFLAGS    $(CFLAGS)"
 	@echo "LDLIBS    $(LDLIBS)"
 	@echo "CUDA      $(if $(filter 1,$(CUDA)),$(NVCC) $(CUDA_TARGETS),not built)"
+	@echo "Faiss     $(FAISS_VERSION) of $(FAISS_PATH), $(if $(filter 1,$(FAISS_GPU)),with GPUs,without GPUs; OpenBLAS of $(or $(OPENBLAS_PATH),the linker's choice))"
 	@echo "NCCL      $(if $(filter 1,$(NCCL)),looked for at run time,not built)"
 	@echo "sources   $(words $(SRC)) in src, $(words $(CU_OBJ)) kernels, $(words $(JOBS)) in jobs"
 

@@ -37,6 +37,22 @@ CUDA_TARGETS_SM90 ?= -gencode arch=compute_90a,code=sm_90a
 # Matrix products, fp32 and bf16, are oneDNN's; README "Speed" says why.
 PACKAGES     := hdf5-openmpi libpng libjpeg yaml-0.1 libcjson zlib
 
+# Nearest neighbours: Faiss behind src/index/faiss_shim.cc, linked statically, with the OpenMP flavour of OpenBLAS (beside OpenMP
+# of its own the usual one gets slower with threads). FAISS_GPU=1 with FAISS_PATH=PREFIX takes a site's GPU build of Faiss (1.7.3 to
+# 1.9 compile), and can move indexes to GPUs; it needs FAISS_CUDA_LIBS.
+comma           := ,
+FAISS_GPU       ?= 0
+FAISS_PATH      ?= /usr
+OPENBLAS_PATH   ?= $(firstword $(wildcard /usr/lib/*/openblas-openmp))
+FAISS_CUDA_LIBS ?= -L$(CUDA_PATH)/lib64 -Wl,-rpath,$(CUDA_PATH)/lib64 -lcublas -lcudart
+FAISS_VERSION    = $(subst $() $(),.,$(shell sed -n 's/^\#define FAISS_VERSION_[A-Z]* //p' $(FAISS_PATH)/include/faiss/Index.h 2>/dev/null))
+FAISS_CPPFLAGS  := $(if $(filter /usr,$(FAISS_PATH)),,-isystem $(FAISS_PATH)/include) \
+  $(if $(filter 1,$(FAISS_GPU)),-DDINOBATCH_FAISS_GPU -isystem $(CUDA_PATH)/include)
+# Shared libraries only where something of Faiss is linked: loading OpenBLAS takes 3 ms of a process.
+FAISS_LIBS      := $(if $(filter /usr,$(FAISS_PATH)),,-L$(FAISS_PATH)/lib -Wl$(comma)-rpath$(comma)$(FAISS_PATH)/lib) \
+  $(if $(OPENBLAS_PATH),-L$(OPENBLAS_PATH) -Wl$(comma)-rpath$(comma)$(OPENBLAS_PATH)) -Wl,--push-state,--as-needed -lfaiss $(if $(filter 1,$(FAISS_GPU)),$(FAISS_CUDA_LIBS)) -lopenblas -lstdc++ \
+  -Wl,--pop-state
+
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes
 ifdef CI
 WERROR   ?= -Werror
@@ -52,6 +68,11 @@ else
 CFLAGS   += -O3
 endif
 
+CXXFLAGS := -std=c++17 -g -O2 -fopenmp -Wall -Wextra -Wpedantic -Wshadow $(WERROR)
+ifeq ($(SANITIZE),1)
+CXXFLAGS += -w -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+endif
+
 NVCCFLAGS := -std=c++17 -O3 -lineinfo -Isrc -Xcompiler -Wall,-Wextra,-Wno-missing-field-initializers \
   $(if $(WERROR),-Werror all-warnings)
 CUDA_LIBS := -L$(CUDA_PATH)/lib64 -Wl,-rpath,$(CUDA_PATH)/lib64 -lcublasLt -lcudart -lstdc++
@@ -65,7 +86,7 @@ MPI_CFLAGS  = $(shell pkg-config --cflags ompi-c 2>/dev/null)
 MPI_LIBS    = $(shell pkg-config --libs ompi-c 2>/dev/null)
 PKG_CFLAGS  = $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS    = $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
-HOST_LIBS   = $(PKG_LIBS) $(MPI_LIBS) -ldnnl -lpthread -lm
+HOST_LIBS   = $(PKG_LIBS) $(MPI_LIBS) $(FAISS_LIBS) -ldnnl -lpthread -lm
 LDLIBS      = $(HOST_LIBS) $(if $(filter 1,$(CUDA)),$(CUDA_LIBS))
 
 # Root may run mpirun in containers; two slots must hold four ranks in tests; threads of a rank must not share a core.

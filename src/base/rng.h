@@ -21,6 +21,8 @@ typedef enum {
     RNG_EVALUATION = 7,
     RNG_TEST = 8,
     RNG_BENCH = 9,
+    RNG_INDEX =
+        10, /* samples of rows for search and k-means: step = what for (index_rows.h), index = place */
 } RngPurpose;
 
 typedef struct {

@@ -17,7 +17,11 @@ enum { ABORT_GRACE_SECONDS = 10 };
 Comm *comm_backend_create(const CommBackend *backend, void *state, int rank, int size)
 {
     Comm *comm = memory_alloc(sizeof *comm);
-    *comm = (Comm){.backend = backend, .state = state, .rank = rank, .size = size};
+    *comm = (Comm){.backend = backend,
+                   .state = state,
+                   .rank = rank,
+                   .size = size,
+                   .lengths = memory_alloc_array(2 * (size_t)size, sizeof(size_t))};
 #ifdef DINOBATCH_POISON
     comm->checking = true;
 #endif
@@ -174,6 +178,7 @@ void comm_destroy(Comm *comm)
     comm->backend->destroy(comm);
     memory_free(comm->room);
     memory_free(comm->calls);
+    memory_free(comm->lengths);
     memory_free(comm);
 }
 
@@ -293,6 +298,34 @@ void comm_broadcast(Comm *comm, void *buffer, int64_t count, Dtype dtype, int ro
     else if (count > 0)
         comm->backend->broadcast(comm, buffer, (size_t)count * dtype_size(dtype), root);
     comm_backend_leave(comm);
+}
+
+void comm_all_to_all(Comm *comm, void *out, const int64_t *out_counts, const void *in,
+                     const int64_t *in_counts, Dtype dtype)
+{
+    comm_backend_enter(comm, "all_to_all", 0, dtype, 0);
+    size_t *out_bytes = comm->lengths, *in_bytes = comm->lengths + comm->size;
+    for (int r = 0; r < comm->size; r++) {
+        CHECK(out_counts[r] >= 0 && in_counts[r] >= 0);
+        out_bytes[r] = (size_t)out_counts[r] * dtype_size(dtype);
+        in_bytes[r] = (size_t)in_counts[r] * dtype_size(dtype);
+    }
+    CHECK(out_bytes[comm->rank] == in_bytes[comm->rank]);
+    comm->backend->all_to_all(comm, out, out_bytes, in, in_bytes);
+    comm_backend_leave(comm);
+}
+
+int64_t comm_exchange_counts(Comm *comm, int64_t *out_counts, const int64_t *in_counts)
+{
+    comm_backend_enter(comm, "exchange_counts", 0, DTYPE_I64, 0);
+    for (int r = 0; r < 2 * comm->size; r++)
+        comm->lengths[r] = sizeof(int64_t);
+    comm->backend->all_to_all(comm, out_counts, comm->lengths, in_counts, comm->lengths + comm->size);
+    comm_backend_leave(comm);
+    int64_t sum = 0;
+    for (int r = 0; r < comm->size; r++)
+        sum += out_counts[r];
+    return sum;
 }
 
 void comm_barrier(Comm *comm)

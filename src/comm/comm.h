@@ -130,6 +130,16 @@ void comm_all_reduce(Comm *comm, void *buffer, int64_t count, Dtype dtype, CommR
 /* buffer[count] of `root` to everyone. */
 void comm_broadcast(Comm *comm, void *buffer, int64_t count, Dtype dtype, int root, Device *device);
 
+/* Every rank sends every rank a piece of its own length. in: the pieces for rank 0, 1, ..., in_counts[size]
+ * elements each; out: those of rank 0, 1, ..., out_counts[size] each, where out_counts[r] here is
+ * in_counts[this rank] on r (comm_exchange_counts tells). The own piece is copied. Host memory; `in` and
+ * `out` do not overlap. Counts may differ between ranks. */
+void comm_all_to_all(Comm *comm, void *out, const int64_t *out_counts, const void *in,
+                     const int64_t *in_counts, Dtype dtype);
+
+/* out_counts[size] for comm_all_to_all, of in_counts[size]; returns their sum. */
+int64_t comm_exchange_counts(Comm *comm, int64_t *out_counts, const int64_t *in_counts);
+
 void comm_barrier(Comm *comm);
 
 /* The agreed outcome of a local status: the same on every rank. STATUS_OK if all are; else the status and the

@@ -28,6 +28,9 @@ typedef struct {
     void (*wait)(Comm *comm, int place);
     void (*all_reduce)(Comm *comm, void *buffer, int64_t count, Dtype dtype, CommReduce reduce);
     void (*broadcast)(Comm *comm, void *buffer, size_t bytes, int root);
+    /* bytes for and of each rank; pieces lie one behind the other */
+    void (*all_to_all)(Comm *comm, void *out, const size_t *out_bytes, const void *in,
+                       const size_t *in_bytes);
     void (*barrier)(Comm *comm);
     void (*progress)(Comm *comm);
     void (*reserve)(Comm *comm, size_t bytes, int under_way);
@@ -58,6 +61,7 @@ struct Comm {
     int rank, size;
     bool checking;          /* cross-check every call */
     CommCall *calls;        /* [size] of the cross-check; owned; NULL before the first */
+    size_t *lengths;        /* [2 * size] bytes of all_to_all's pieces; owned */
     CommWatchdog *watchdog; /* owned; NULL: nothing to watch */
     double timeout;         /* seconds of one collective; 0: none */
     atomic_bool ending;     /* the job is being ended: nothing that this rank still does may count */

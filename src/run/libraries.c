@@ -57,6 +57,7 @@ int libraries_list(Library libraries[LIBRARIES_MAX])
     const dnnl_version_t *dnnl = dnnl_version();
     Library *library = next(libraries, &count, "dnnl");
     snprintf(library->version, sizeof library->version, "%d.%d.%d", dnnl->major, dnnl->minor, dnnl->patch);
+    add(libraries, &count, "faiss", FAISS_VERSION); /* of its headers, in C++; linked statically */
     library = next(libraries, &count, "jpeg");
     snprintf(library->version, sizeof library->version, "libjpeg API %d, turbo %d.%d.%d", JPEG_LIB_VERSION,
              LIBJPEG_TURBO_VERSION_NUMBER / 1000000, LIBJPEG_TURBO_VERSION_NUMBER / 1000 % 1000,

@@ -58,6 +58,11 @@ int64_t mpi_case_number(const MpiCase *c, int index, int64_t fallback);
     X(device_watched) \
     X(features) \
     X(knn_shards) \
+    X(index_exchange) \
+    X(index_search) \
+    X(index_bad_row) \
+    X(index_components) \
+    X(index_kmeans) \
     X(run_stop) \
     X(run_deaf) \
     X(run_exit) \

@@ -315,6 +315,54 @@ static void mpi_broadcast(Comm *comm, void *buffer, size_t bytes, int root)
     }
 }
 
+static size_t before(const size_t *bytes, int rank)
+{
+    size_t sum = 0;
+    for (int r = 0; r < rank; r++)
+        sum += bytes[r];
+    return sum;
+}
+
+/* Long pieces go in turns, one message of each at a time. Both ends of a pair see the same length, so the
+ * same turns. */
+static void mpi_all_to_all(Comm *comm, void *out, const size_t *out_bytes, const void *in,
+                           const size_t *in_bytes)
+{
+    MpiState *state = state_of(comm);
+    size_t longest = 0;
+    for (int r = 0; r < comm->size; r++) {
+        if (r == comm->rank) continue;
+        longest = out_bytes[r] > longest ? out_bytes[r] : longest;
+        longest = in_bytes[r] > longest ? in_bytes[r] : longest;
+    }
+    for (size_t first = 0; first < longest; first += state->piece) {
+        int posted = 0;
+        for (int k = 1; k < comm->size; k++) {
+            int peer = (comm->rank - k + comm->size) % comm->size;
+            if (out_bytes[peer] <= first) continue;
+            size_t length = out_bytes[peer] - first;
+            check_mpi(comm, "all_to_all",
+                      MPI_Irecv((char *)out + before(out_bytes, peer) + first,
+                                (int)(length < state->piece ? length : state->piece), MPI_BYTE, peer,
+                                TAG_EXCHANGE, state->handle, &state->requests[posted++]));
+        }
+        for (int k = 1; k < comm->size; k++) {
+            int peer = (comm->rank + k) % comm->size;
+            if (in_bytes[peer] <= first) continue;
+            size_t length = in_bytes[peer] - first;
+            check_mpi(comm, "all_to_all",
+                      MPI_Isend((const char *)in + before(in_bytes, peer) + first,
+                                (int)(length < state->piece ? length : state->piece), MPI_BYTE, peer,
+                                TAG_EXCHANGE, state->handle, &state->requests[posted++]));
+        }
+        check_mpi(comm, "all_to_all", MPI_Waitall(posted, state->requests, MPI_STATUSES_IGNORE));
+    }
+    size_t own = in_bytes[comm->rank];
+    if (own)
+        memcpy((char *)out + before(out_bytes, comm->rank), (const char *)in + before(in_bytes, comm->rank),
+               own);
+}
+
 static void mpi_barrier(Comm *comm)
 {
     check_mpi(comm, "barrier", MPI_Barrier(state_of(comm)->handle));
@@ -378,6 +426,7 @@ static const CommBackend mpi_backend = {
     .wait = mpi_wait,
     .all_reduce = mpi_all_reduce,
     .broadcast = mpi_broadcast,
+    .all_to_all = mpi_all_to_all,
     .barrier = mpi_barrier,
     .progress = mpi_progress,
     .reserve = mpi_reserve,

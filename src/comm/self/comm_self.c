@@ -57,6 +57,14 @@ static void self_broadcast(Comm *comm, void *buffer, size_t bytes, int root)
     CHECK(root == 0);
 }
 
+static void self_all_to_all(Comm *comm, void *out, const size_t *out_bytes, const void *in,
+                            const size_t *in_bytes)
+{
+    (void)comm;
+    (void)out_bytes;
+    if (in_bytes[0]) memcpy(out, in, in_bytes[0]);
+}
+
 static void self_nothing(Comm *comm)
 {
     (void)comm;
@@ -85,6 +93,7 @@ static const CommBackend self_backend = {
     .wait = self_wait,
     .all_reduce = self_all_reduce,
     .broadcast = self_broadcast,
+    .all_to_all = self_all_to_all,
     .barrier = self_nothing,
     .progress = self_nothing,
     .reserve = self_reserve,
