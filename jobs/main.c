@@ -20,7 +20,7 @@ static const Job JOBS[] = {
     {"synth", "writes the procedural labelled data set", {job_synth_options, NULL, 0, 0}, job_synth, false},
     {"pretrain", "trains student and teacher", {0}, job_pretrain, true},
     {"extract",
-     "features of a data set by a checkpoint",
+     "features of a data set by a checkpoint or a copy-detection network",
      {job_extract_options, NULL, 0, 0},
      job_extract,
      false},

@@ -154,8 +154,9 @@ static const char bad_steps_name[] = "bad_steps"; /* apart: it may be missing */
 
 enum { INT_ATTRIBUTES = sizeof int_attributes / sizeof *int_attributes };
 
-Status checkpoint_io_write_meta(const H5File *file, const CheckpointMeta *meta, Error *error)
+Status checkpoint_io_write_meta(const H5File *file, const void *of, Error *error)
 {
+    const CheckpointMeta *meta = of;
     H5Schema schema;
     h5_schema_load(&schema, "checkpoint");
     TRY(h5_schema_stamp(&schema, file, error));

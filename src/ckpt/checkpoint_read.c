@@ -11,12 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rank 0: opens a file whose structure is a checkpoint's. */
-static Status open_checked(H5File *file, const char *path, Error *error)
+/* Rank 0: opens a file whose structure is that of a kind. */
+static Status open_checked(H5File *file, const char *path, const char *kind, Error *error)
 {
     TRY(h5_file_open(file, path, error));
     H5Schema schema;
-    h5_schema_load(&schema, "checkpoint");
+    h5_schema_load(&schema, kind);
     Status status = h5_schema_check(&schema, file, H5_CHECK_STRUCTURE, error);
     if (status != STATUS_OK) h5_file_close(file, NULL);
     return status;
@@ -27,7 +27,7 @@ static Status open_checked(H5File *file, const char *path, Error *error)
 static Status is_whole(const char *path, Error *error)
 {
     H5File file;
-    TRY(open_checked(&file, path, error));
+    TRY(open_checked(&file, path, "checkpoint", error));
     return h5_file_close(&file, error);
 }
 
@@ -148,7 +148,7 @@ Status checkpoint_read_meta(const char *path, CheckpointMeta *meta, Comm *comm, 
     Status status = STATUS_OK;
     if (comm_rank(comm) == 0) {
         H5File file;
-        status = open_checked(&file, path, error);
+        status = open_checked(&file, path, "checkpoint", error);
         if (status == STATUS_OK) {
             status = checkpoint_io_read_meta(&file, meta, error);
             h5_file_close(&file, NULL);
@@ -246,14 +246,13 @@ static Status locate(const H5File *file, CheckpointLayout *layout, const char *c
     return STATUS_OK;
 }
 
-/* Rank 0: opens, locates, reads the meta where it is wanted. */
-static Status read_directory(const char *path, CheckpointLayout *layout, const char *const *roots,
-                             uint32_t *crcs, CheckpointMeta *meta, Error *error)
+/* Rank 0: opens and locates. */
+static Status read_directory(const char *path, const char *kind, CheckpointLayout *layout,
+                             const char *const *roots, uint32_t *crcs, Error *error)
 {
     H5File file;
-    TRY(open_checked(&file, path, error));
+    TRY(open_checked(&file, path, kind, error));
     Status status = locate(&file, layout, roots, crcs, error);
-    if (status == STATUS_OK && meta) status = checkpoint_io_read_meta(&file, meta, error);
     h5_file_close(&file, NULL);
     return status;
 }
@@ -293,15 +292,13 @@ static Status verify(const char *path, const CheckpointLayout *layout, const uin
     return status;
 }
 
-/* Fills the layout's tensors from the file; *damaged as in CheckpointState. Collective over COMM. */
-static Status read_file(const char *path, CheckpointLayout *layout, const char *const *roots,
-                        CheckpointMeta *meta, bool *damaged, Comm *comm, Error *error)
+/* Also tells whether wrong bytes made it fail: *damaged as in CheckpointState. */
+Status checkpoint_io_read_tensors(const char *path, const char *kind, CheckpointLayout *layout,
+                                  const char *const *roots, bool *damaged, Comm *comm, Error *error)
 {
     uint32_t *crcs = memory_alloc_array((size_t)layout->count + 1, sizeof *crcs);
-    CheckpointMeta loaded = {0};
     Status status = STATUS_OK;
-    if (comm_rank(comm) == 0)
-        status = read_directory(path, layout, roots, crcs, meta ? &loaded : NULL, error);
+    if (comm_rank(comm) == 0) status = read_directory(path, kind, layout, roots, crcs, error);
     status = comm_agree(comm, status, error);
     *damaged = false;
     if (status == STATUS_OK) {
@@ -311,12 +308,6 @@ static Status read_file(const char *path, CheckpointLayout *layout, const char *
         *damaged = status != STATUS_OK;
     }
     memory_free(crcs);
-    if (status == STATUS_OK && meta) {
-        share_meta(&loaded, comm);
-        *meta = loaded;
-    } else {
-        checkpoint_meta_fini(&loaded);
-    }
     return status;
 }
 
@@ -330,7 +321,9 @@ Status checkpoint_load(const char *path, CheckpointState *state, Comm *comm, Err
         memset(flats[i], 0, bytes); /* the padding */
     CheckpointLayout layout = {0};
     checkpoint_layout_add_state(&layout, state, comm);
-    Status status = read_file(path, &layout, roots, &state->meta, &state->damaged, comm, error);
+    Status status =
+        checkpoint_io_read_tensors(path, "checkpoint", &layout, roots, &state->damaged, comm, error);
+    if (status == STATUS_OK) status = checkpoint_read_meta(path, &state->meta, comm, error);
     checkpoint_layout_fini(&layout);
     return status;
 }
@@ -344,7 +337,7 @@ Status checkpoint_load_backbone(const char *path, CheckpointRole role, const Sha
     bool damaged;
     CheckpointLayout layout = {0};
     checkpoint_layout_add_role(&layout, name, map, local, true);
-    Status status = read_file(path, &layout, roots, NULL, &damaged, comm, error);
+    Status status = checkpoint_io_read_tensors(path, "checkpoint", &layout, roots, &damaged, comm, error);
     checkpoint_layout_fini(&layout);
     return status;
 }

@@ -28,14 +28,14 @@ static Status lay_out_tensors(const H5File *file, CheckpointLayout *layout, Erro
 
 /* Rank 0: PATH.tmp with all data sets and attributes, and the offsets of the data. */
 static Status lay_out(const char *path, const char *temporary, CheckpointLayout *layout,
-                      const CheckpointMeta *meta, Error *error)
+                      CheckpointMetaWriter write_meta, const void *meta, Error *error)
 {
     TRY(atomic_file_make_parent(path, error));
     int64_t metadata = METADATA_BYTES + layout->count * METADATA_BYTES_PER_TENSOR;
     TRY(atomic_file_probe_space(temporary, checkpoint_layout_bytes(layout) + metadata, error));
     H5File file;
     TRY(h5_file_create(&file, path, error));
-    Status status = checkpoint_io_write_meta(&file, meta, error);
+    Status status = write_meta(&file, meta, error);
     if (status == STATUS_OK) status = lay_out_tensors(&file, layout, error);
     if (status != STATUS_OK) {
         h5_file_abandon(&file);
@@ -73,10 +73,10 @@ static void share_offsets(CheckpointLayout *layout, Comm *comm)
 
 /* All steps between the agreed start and the agreed end. Collective over COMM. */
 static Status write_together(const char *path, const char *temporary, CheckpointLayout *layout,
-                             const CheckpointMeta *meta, Comm *comm, Error *error)
+                             CheckpointMetaWriter write_meta, const void *meta, Comm *comm, Error *error)
 {
     int rank = comm_rank(comm);
-    Status status = rank == 0 ? lay_out(path, temporary, layout, meta, error) : STATUS_OK;
+    Status status = rank == 0 ? lay_out(path, temporary, layout, write_meta, meta, error) : STATUS_OK;
     TRY(comm_agree(comm, status, error));
     share_offsets(layout, comm);
     CheckpointPieces pieces = checkpoint_layout_deal(layout, CHECKPOINT_SHARE);
@@ -92,14 +92,14 @@ static Status write_together(const char *path, const char *temporary, Checkpoint
     return status;
 }
 
-/* One file, whole or not at all. Collective over COMM. */
-static Status write_file(const char *path, CheckpointLayout *layout, const CheckpointMeta *meta, Comm *comm,
-                         Error *error)
+Status checkpoint_io_write_tensors(const char *path, CheckpointLayout *layout,
+                                   CheckpointMetaWriter write_meta, const void *meta, Comm *comm,
+                                   Error *error)
 {
     size_t size = strlen(path) + 5;
     char *temporary = memory_alloc(size);
     snprintf(temporary, size, "%s.tmp", path);
-    Status status = write_together(path, temporary, layout, meta, comm, error);
+    Status status = write_together(path, temporary, layout, write_meta, meta, comm, error);
     if (status != STATUS_OK && comm_rank(comm) == 0) unlink(temporary);
     memory_free(temporary);
     return status;
@@ -123,7 +123,8 @@ Status checkpoint_save(const char *folder, const CheckpointState *state, int kee
     TRY(retention_path(folder, iteration, path, sizeof path, error)); /* the same on every rank */
     CheckpointLayout layout = {0};
     checkpoint_layout_add_state(&layout, state, comm);
-    Status status = write_file(path, &layout, &state->meta, comm, error);
+    Status status =
+        checkpoint_io_write_tensors(path, &layout, checkpoint_io_write_meta, &state->meta, comm, error);
     checkpoint_layout_fini(&layout);
     TRY(status);
     if (comm_rank(comm) == 0) {
@@ -137,7 +138,8 @@ Status checkpoint_save_teacher(const char *path, const CheckpointState *state, C
 {
     CheckpointLayout layout = {0};
     checkpoint_layout_add_role(&layout, "/teacher", state->map, state->teacher, false);
-    Status status = write_file(path, &layout, &state->meta, comm, error);
+    Status status =
+        checkpoint_io_write_tensors(path, &layout, checkpoint_io_write_meta, &state->meta, comm, error);
     checkpoint_layout_fini(&layout);
     return status;
 }

@@ -238,17 +238,30 @@ static int64_t centre(int64_t length, int64_t crop)
     return (int64_t)rint((double)(length - crop) / 2.0);
 }
 
+static ImageResizeSource load_whole(const Image *image, AugmentScratch *scratch)
+{
+    augment_load(scratch, image);
+    return (ImageResizeSource){.planes = scratch->picture,
+                               .picture_height = image->height,
+                               .picture_width = image->width,
+                               .height = image->height,
+                               .width = image->width};
+}
+
+void augment_resize(const Image *image, int64_t height, int64_t width, uint8_t *out, AugmentScratch *scratch)
+{
+    ImageResizeSource source = load_whole(image, scratch);
+    ImageResizeTarget target = {
+        .height = height, .width = width, .rows = height, .columns = width, .filter = IMAGE_RESIZE_BILINEAR};
+    image_resize(&source, &target, out, &scratch->resize);
+}
+
 void augment_eval(const Image *image, int64_t resize_size, int64_t crop_size, uint8_t *crop,
                   AugmentScratch *scratch)
 {
     CHECK(crop_size >= 1 && crop_size <= resize_size);
-    augment_load(scratch, image);
     int64_t width = image->width, height = image->height;
-    ImageResizeSource source = {.planes = scratch->picture,
-                                .picture_height = height,
-                                .picture_width = width,
-                                .height = height,
-                                .width = width};
+    ImageResizeSource source = load_whole(image, scratch);
     ImageResizeTarget target = {
         .height = resize_size, .width = resize_size, .rows = crop_size, .columns = crop_size};
     if (width <= height)

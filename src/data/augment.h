@@ -113,4 +113,7 @@ void augment_sample(const AugmentParams *params, const Image *image, Rng rng, ui
 void augment_eval(const Image *image, int64_t resize_size, int64_t crop_size, uint8_t *crop,
                   AugmentScratch *scratch);
 
+/* All of a picture as out [3, height, width] uint8, whatever its shape was (bilinear). */
+void augment_resize(const Image *image, int64_t height, int64_t width, uint8_t *out, AugmentScratch *scratch);
+
 #endif

@@ -1,7 +1,6 @@
-/* eval_loader.h - an ordered pass over a part of a data set with the evaluation transform, by threads.
+/* eval_loader.h - an ordered pass over a part of a data set with an evaluation transform, by threads.
  *
- * Each image: shorter side to resize_size, centre crop (augment_eval). Images that cannot be read
- * or decoded keep their place with valid = 0 and black pixels, and are noted in
+ * Images that cannot be read or decoded keep their place with valid = 0 and black pixels, and are noted in
  * data_set_corrupt; the pass goes on.
  *
  *     TRY(eval_loader_create(&loader, &params, set, error));
@@ -21,8 +20,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What becomes of an image. */
+typedef enum {
+    EVAL_CENTRE,  /* shorter side to resize_size (bicubic), then the centre, crop_size squared: DINOv2's */
+    EVAL_SQUARE,  /* all of it to crop_size squared (bilinear), skewed where it is not square: SSCD's way for
+                     batches */
+    EVAL_SHORTER, /* shorter side to crop_size (bilinear), the longer in proportion: SSCD's other way.
+                     DEVIATION: at most EVAL_LONGEST times the shorter one, and skewed beyond, since memory is
+                     planned */
+} EvalTransform;
+
+enum { EVAL_LONGEST = 4 };
+
 typedef struct {
-    int64_t resize_size, crop_size; /* pixels, crop_size <= resize_size */
+    int64_t height, width;
+} EvalSize;
+
+/* The size of an image of width x height pixels behind a transform. */
+EvalSize eval_loader_size(EvalTransform transform, int64_t crop_size, int64_t height, int64_t width);
+
+typedef struct {
+    EvalTransform transform;
+    int64_t resize_size, crop_size; /* pixels; resize_size is for EVAL_CENTRE alone, and not less */
     int64_t batch_size;
     int64_t first, last; /* images [first, last) of the set, this rank's part; may be empty */
     int num_workers;     /* 0: eval_loader_next does the work itself */
@@ -30,8 +49,11 @@ typedef struct {
 } EvalLoaderParams;
 
 typedef struct {
-    int64_t count;    /* n: batch_size, less in the last batch */
-    uint8_t *images;  /* [n, 3, crop_size, crop_size] grey levels */
+    int64_t count;   /* n: batch_size, less in the last batch */
+    uint8_t *images; /* [n] planes [3, height, width] of grey levels, image_bytes apart: crop_size squared,
+                        one after the other, but for EVAL_SHORTER */
+    size_t image_bytes;
+    EvalSize *sizes;  /* [n] */
     int64_t *labels;  /* [n] class or -1 */
     int64_t *indices; /* [n] in the data set, ascending */
     uint8_t *valid;   /* [n] 0: corrupt, the image is black */

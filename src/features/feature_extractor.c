@@ -4,7 +4,6 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/memory.h"
-#include "data/eval_loader.h"
 #include "run/progress.h"
 
 #include <math.h>
@@ -16,6 +15,7 @@ const char *feature_extractor_layer(FeatureKind kind)
 {
     static const char *const names[] = {[FEATURE_CLASS_TOKEN] = "class_token",
                                         [FEATURE_MEAN_PATCH] = "mean_patch",
+                                        [FEATURE_EMBEDDING] = "embedding",
                                         [FEATURE_RAW_PIXELS] = "raw_pixels"};
     return names[kind];
 }
@@ -23,6 +23,7 @@ const char *feature_extractor_layer(FeatureKind kind)
 Status feature_extractor_check(const FeatureExtractor *extractor, Error *error)
 {
     const FeatureInput *input = &extractor->input;
+    if (extractor->kind == FEATURE_EMBEDDING) return STATUS_OK;
     if (input->crop_size > input->resize_size)
         return status_fail(error, STATUS_INPUT,
                            "evaluation.crop_size: %lld is larger than evaluation.resize_size %lld",
@@ -44,8 +45,9 @@ int64_t feature_extractor_raw_size(const FeatureInput *input)
 int64_t feature_extractor_columns(const FeatureExtractor *extractor)
 {
     int64_t edge = feature_extractor_raw_size(&extractor->input);
-    return extractor->kind == FEATURE_RAW_PIXELS ? VIT_IMAGE_CHANNELS * edge * edge
-                                                 : extractor->backbone->vit->config.embed_dim;
+    if (extractor->kind == FEATURE_RAW_PIXELS) return VIT_IMAGE_CHANNELS * edge * edge;
+    return extractor->kind == FEATURE_EMBEDDING ? extractor->descriptor->resnet->config.dims
+                                                : extractor->backbone->vit->config.embed_dim;
 }
 
 static OpsLimits backbone_limits(const FeatureBackbone *backbone, int64_t n, int64_t height, int64_t width)
@@ -65,6 +67,7 @@ static OpsLimits backbone_limits(const FeatureBackbone *backbone, int64_t n, int
 OpsLimits feature_extractor_limits(const FeatureExtractor *extractor)
 {
     if (extractor->kind == FEATURE_RAW_PIXELS) return (OpsLimits){0};
+    if (extractor->kind == FEATURE_EMBEDDING) return resnet_limits(extractor->descriptor->resnet);
     int64_t crop = extractor->input.crop_size;
     return backbone_limits(extractor->backbone, extractor->input.batch_size, crop, crop);
 }
@@ -168,12 +171,19 @@ static FeatureImages batch_images(const FeatureExtractor *extractor, uint8_t *im
 typedef struct {
     Arena arena;
     float *tokens; /* the pass's tokens on the host */
+    DescriptorPass *descriptor;
 } FeatureWork;
 
 static FeatureWork work_create(const FeatureExtractor *extractor, Device *device)
 {
     FeatureWork work = {0};
     if (extractor->kind == FEATURE_RAW_PIXELS) return work;
+    if (extractor->kind == FEATURE_EMBEDDING) {
+        const FeatureInput *input = &extractor->input;
+        work.descriptor = descriptor_pass_create(extractor->descriptor, device, input->transform,
+                                                 input->crop_size, input->batch_size);
+        return work;
+    }
     Arena plan = arena_measuring();
     FeatureImages largest = batch_images(extractor, NULL, extractor->input.batch_size);
     FeaturePass p = layout_pass(extractor->backbone, device, &largest, &plan);
@@ -184,23 +194,30 @@ static FeatureWork work_create(const FeatureExtractor *extractor, Device *device
 
 static void work_destroy(FeatureWork *work, Device *device)
 {
+    descriptor_pass_destroy(work->descriptor);
+    if (!work->tokens) return;
     device_arena_destroy(device, &work->arena);
     device_free_host(device, work->tokens);
 }
 
-/* out[n, columns] of images[n, 3, edge, edge]. */
+/* out[batch->count, columns]. */
 static void compute_batch(const FeatureExtractor *extractor, const Ops *ops, FeatureWork *work,
-                          uint8_t *images, int64_t n, float *out)
+                          const EvalBatch *batch, float *out)
 {
-    int64_t d = feature_extractor_columns(extractor);
+    int64_t d = feature_extractor_columns(extractor), n = batch->count;
+    uint8_t *images = batch->images;
+    if (extractor->kind == FEATURE_EMBEDDING) {
+        descriptor_pass_run(work->descriptor, ops, batch, out);
+        return;
+    }
     if (extractor->kind == FEATURE_RAW_PIXELS) {
         for (int64_t i = 0; i < n * d; i++)
             out[i] = (float)images[i] / 255.0f;
         return;
     }
     arena_reset(&work->arena, ARENA_START);
-    FeatureImages batch = batch_images(extractor, images, n);
-    FeaturePass p = layout_pass(extractor->backbone, ops->device, &batch, &work->arena);
+    FeatureImages all = batch_images(extractor, images, n);
+    FeaturePass p = layout_pass(extractor->backbone, ops->device, &all, &work->arena);
     run_pass(extractor->backbone, ops, &p);
     device_download(ops->device, work->tokens, p.tokens.data, tensor_bytes(p.tokens));
     device_finish(ops->device);
@@ -238,7 +255,8 @@ static void part_of_rank(int64_t n, int rank, int ranks, int64_t *first, int64_t
 static EvalLoaderParams loader_params(const FeatureExtractor *extractor, int64_t first, int64_t last)
 {
     const FeatureInput *input = &extractor->input;
-    EvalLoaderParams params = {.resize_size = input->resize_size,
+    EvalLoaderParams params = {.transform = input->transform,
+                               .resize_size = input->resize_size,
                                .crop_size = input->crop_size,
                                .batch_size = input->batch_size,
                                .first = first,
@@ -268,8 +286,7 @@ static Status extract_part(const FeatureExtractor *extractor, const Ops *ops, Fe
         EvalBatch *batch = NULL;
         status = eval_loader_next(loader, &batch, error);
         if (status != STATUS_OK || !batch) break;
-        compute_batch(extractor, ops, work, batch->images, batch->count,
-                      rows->values + rows->count * rows->d);
+        compute_batch(extractor, ops, work, batch, rows->values + rows->count * rows->d);
         keep_valid(rows, batch);
         eval_loader_release(loader, batch);
         progress_update(&progress, rows->count + rows->skipped, "");

@@ -1,4 +1,4 @@
-/* feature_extractor.h - a loaded backbone over a data set: one row of numbers per image.
+/* feature_extractor.h - a loaded network over a data set: one row of numbers per image.
  *
  * Source: dinov2/eval/utils.py (extract_features, ModelWithNormalize without its normalisation). Each rank
  * computes a contiguous part of the data set in its own order and keeps the rows; who needs them elsewhere
@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "data/data_set.h"
+#include "features/descriptor_pass.h"
 #include "features/feature_rows.h"
 #include "nn/vit.h"
 
@@ -24,11 +25,12 @@
 typedef enum {
     FEATURE_CLASS_TOKEN, /* [D] class token after the final norm (x_norm_clstoken) */
     FEATURE_MEAN_PATCH,  /* [D] mean of the patch tokens after the final norm */
+    FEATURE_EMBEDDING,   /* [dims] of a copy-detection network, of unit length */
     FEATURE_RAW_PIXELS,  /* [3 * size * size] of the small picture in [0, 1]; size =
                             feature_extractor_raw_size: the floor that any learning has to beat */
 } FeatureKind;
 
-/* "class_token", "mean_patch", "raw_pixels": the word for files. */
+/* "class_token", "mean_patch", "embedding", "raw_pixels": the word for files. */
 const char *feature_extractor_layer(FeatureKind kind);
 
 /* A backbone whose weights are in place, in the memory of the device that computes. All borrowed. */
@@ -41,7 +43,8 @@ typedef struct {
 
 /* How images become the network's input. */
 typedef struct {
-    int64_t resize_size, crop_size; /* shorter side, then edge of the centre crop; pixels */
+    EvalTransform transform;        /* EVAL_CENTRE for all but FEATURE_EMBEDDING */
+    int64_t resize_size, crop_size; /* as in EvalLoaderParams; pixels */
     int64_t batch_size;             /* images of one pass */
     int num_workers;                /* loader threads of this rank; 0: none */
 } FeatureInput;
@@ -49,9 +52,10 @@ typedef struct {
 typedef struct {
     FeatureKind kind;
     FeatureInput input;
-    const FeatureBackbone *backbone; /* not read for FEATURE_RAW_PIXELS */
-    Log *log;                        /* progress and unreadable images; borrowed */
-    const char *what;                /* for progress: "features of the training set"; borrowed */
+    const FeatureBackbone *backbone;     /* of FEATURE_CLASS_TOKEN and FEATURE_MEAN_PATCH */
+    const FeatureDescriptor *descriptor; /* of FEATURE_EMBEDDING */
+    Log *log;                            /* progress and unreadable images; borrowed */
+    const char *what;                    /* for progress: "features of the training set"; borrowed */
 } FeatureExtractor;
 
 /* STATUS_INPUT when the patch size does not divide the crop, or the crop is larger than the resized picture.

@@ -21,6 +21,7 @@ static Status write_meta(const H5File *file, const FeaturesFile *features, Error
     TRY(h5_attribute_write_text(file, "/", "data", meta->data, error));
     TRY(h5_attribute_write_text(file, "/", "config", meta->config, error));
     TRY(h5_attribute_write_text(file, "/", "version", meta->version, error));
+    if (meta->whitening) TRY(h5_attribute_write_text(file, "/", "whitening", meta->whitening, error));
     TRY(h5_attribute_write_int(file, "/", "input_size", meta->input_size, error));
     return h5_attribute_write_int(file, "/", "classes", features->classes, error);
 }
@@ -92,6 +93,14 @@ static Status read_text(const H5File *file, const char *name, const char **text,
     return STATUS_OK;
 }
 
+/* Most files have none: NULL. */
+static Status read_whitening(const H5File *file, FeaturesMeta *meta, Error *error)
+{
+    H5AttributeInfo info;
+    TRY(h5_attribute_info(file, "/", "whitening", &info, error));
+    return info.exists ? read_text(file, "whitening", &meta->whitening, error) : STATUS_OK;
+}
+
 static Status read_description(FeaturesFile *features, Error *error)
 {
     const H5File *file = &features->file;
@@ -111,6 +120,7 @@ static Status read_description(FeaturesFile *features, Error *error)
     TRY(read_text(file, "data", &meta->data, error));
     TRY(read_text(file, "config", &meta->config, error));
     TRY(read_text(file, "version", &meta->version, error));
+    TRY(read_whitening(file, meta, error));
     TRY(h5_attribute_read_ints(file, "/", "input_size", &meta->input_size, 1, error));
     return h5_attribute_read_ints(file, "/", "classes", &features->classes, 1, error);
 }
@@ -190,6 +200,7 @@ void features_file_close(FeaturesFile *features)
     memory_free((char *)(uintptr_t)meta->data);
     memory_free((char *)(uintptr_t)meta->config);
     memory_free((char *)(uintptr_t)meta->version);
+    memory_free((char *)(uintptr_t)meta->whitening);
     h5_file_close(&features->file, NULL);
     *features = (FeaturesFile){.file = {.id = -1}};
 }

@@ -10,13 +10,15 @@
 
 /* Where the features come from; strings are borrowed when writing, owned by the FeaturesFile when read. */
 typedef struct {
-    const char *model;   /* file of the weights */
-    const char *arch;    /* "vit_small", "sscd_resnet50", ... */
-    const char *layer;   /* what a row is: "class_token", "embedding", ... */
-    const char *data;    /* data set spec */
-    const char *config;  /* resolved configuration, YAML */
-    const char *version; /* of the program */
-    int64_t input_size;  /* pixels a side of what the model saw */
+    const char *model;     /* file of the weights */
+    const char *arch;      /* "vit_small", "sscd_resnet50", ... */
+    const char *layer;     /* what a row is: "class_token", "embedding", "embedding_whitened", ... */
+    const char *data;      /* data set spec */
+    const char *config;    /* resolved configuration, YAML */
+    const char *version;   /* of the program */
+    const char *whitening; /* features file that centring or whitening was learned from; NULL: none */
+    int64_t
+        input_size; /* pixels a side of what the model saw; of pictures of any shape, of the shorter one */
 } FeaturesMeta;
 
 typedef struct {

@@ -70,7 +70,8 @@ typedef struct {
 
 extern const H5SchemaText h5_schema_texts[]; /* made by hdf5_schemas/embed.sh */
 
-/* The schema of a kind: "dataset", "checkpoint", "features", "curation", "result". CHECK-fails on another. */
+/* The schema of a kind: "dataset", "checkpoint", "descriptor", "features", "curation", "result". CHECK-fails
+ * on another. */
 void h5_schema_load(H5Schema *schema, const char *kind);
 
 /* Reads a schema's YAML. STATUS_INPUT names the line at fault; `source` names the text in messages. */

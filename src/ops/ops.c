@@ -43,3 +43,28 @@ void ops_check_prototype_cross_entropy(const PrototypeCrossEntropy *a)
     CHECK(!tensor_given(a->usage) || tensor_count(a->usage) == K);
     CHECK(tensor_count(a->entropy) == 2);
 }
+
+/* Windows along one edge of a picture. */
+static int64_t windows(int64_t edge, int64_t kernel, int64_t stride, int64_t padding)
+{
+    CHECK(kernel >= 1 && stride >= 1 && padding >= 0 && edge + 2 * padding >= kernel);
+    return (edge + 2 * padding - kernel) / stride + 1;
+}
+
+void ops_check_conv2d(const Conv2d *c)
+{
+    CHECK(c->x.ndim == 4 && c->y.ndim == 4 && c->w.ndim == 2 && c->y.shape[0] == c->x.shape[0]);
+    CHECK(c->x.dtype == c->y.dtype && c->x.dtype == c->w.dtype);
+    CHECK(c->y.shape[1] == windows(c->x.shape[1], c->kernel, c->stride, c->padding));
+    CHECK(c->y.shape[2] == windows(c->x.shape[2], c->kernel, c->stride, c->padding));
+    CHECK(c->w.shape[0] == c->y.shape[3] && c->w.shape[1] == c->kernel * c->kernel * c->x.shape[3]);
+    CHECK(tensor_count(c->b) == c->w.shape[0] && c->b.dtype == DTYPE_F32);
+}
+
+void ops_check_max_pool(Tensor y, Tensor x, int64_t kernel, int64_t stride, int64_t padding)
+{
+    CHECK(x.ndim == 4 && y.ndim == 4 && y.shape[0] == x.shape[0] && y.shape[3] == x.shape[3]);
+    CHECK(x.dtype == y.dtype && padding <= kernel / 2);
+    CHECK(y.shape[1] == windows(x.shape[1], kernel, stride, padding));
+    CHECK(y.shape[2] == windows(x.shape[2], kernel, stride, padding));
+}

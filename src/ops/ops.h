@@ -57,6 +57,17 @@ typedef struct {
                            number */
 } PrototypeCrossEntropy;
 
+/* A convolution of pictures [n, height, width, channels], with what follows it. */
+typedef struct {
+    Tensor y; /* [n, h', w', O] act: h' = (h + 2 padding - kernel) / stride + 1, and so w' */
+    Tensor x; /* [n, h, w, C] act */
+    Tensor w; /* [O, kernel * kernel * C] mat of x's type: columns are row, column of the kernel, channel */
+    Tensor b; /* [O] fp32 */
+    int64_t kernel, stride, padding; /* both ways alike; what is padded is 0 */
+    bool accumulate;                 /* y += instead of y = */
+    bool relu;                       /* then y = max(y, 0) */
+} Conv2d;
+
 /* The stretches of a flat vector that have coefficients of their own: parameters, or a rank's parts of them.
  */
 typedef struct {
@@ -168,6 +179,14 @@ X(embed_tokens_backward, (const Ops *ops, Tensor dpatches, Tensor dmask_token, T
 X(pos_embed_forward, (const Ops *ops, Tensor out, Tensor pos, int64_t h, int64_t w, double offset, bool antialias)) \
 /* dpos[1+M*M, D] fp32 += the transpose of the same map applied to dout */ \
 X(pos_embed_backward, (const Ops *ops, Tensor dpos, Tensor dout, int64_t h, int64_t w, double offset, bool antialias)) \
+/* --- pictures as [n, h, w, C] ---------------------------------------------------------------------------------- */ \
+/* y (+)= conv(x, w) + b, and what follows; see the struct */ \
+X(conv2d_forward, (const Ops *ops, const Conv2d *conv)) \
+/* y[n, h', w', C] act = the largest x[n, h, w, C] under each window of kernel x kernel; sizes as in Conv2d, what is padded \
+ * does not count; padding <= kernel / 2 */ \
+X(max_pool_forward, (const Ops *ops, Tensor y, Tensor x, int64_t kernel, int64_t stride, int64_t padding)) \
+/* y[n, C] fp32 = (mean over h and w of max(x, least)^p)^(1/p): generalised mean; x[n, h, w, C] act, p >= 1, least > 0 */ \
+X(gem_pool_forward, (const Ops *ops, Tensor y, Tensor x, double p, double least)) \
 /* --- prototypes: the weight-normed last layer, never materialising [rows, K] in fp32 for all rows ------------- */ \
 /* scale[K] fp32 = g[K] / |v row|, v[K, d] fp32 */ \
 X(prototype_scale, (const Ops *ops, Tensor scale, Tensor v, Tensor g)) \
@@ -235,9 +254,10 @@ typedef struct {
     int64_t heads;
     int64_t prototypes;
     int64_t bottleneck;
-    int64_t group_rows; /* rows of one KoLeo group */
-    int64_t segments;   /* of OpsSegments */
-    bool reduced;       /* 16-bit operands will be used */
+    int64_t group_rows;   /* rows of one KoLeo group */
+    int64_t segments;     /* of OpsSegments */
+    int64_t conv_columns; /* kernel * kernel * C of a convolution; 0: there is none */
+    bool reduced;         /* 16-bit operands will be used */
 } OpsLimits;
 
 /* Which attention kernels a GPU uses for 16-bit operands of a head dimension that they have: by mma.sync

@@ -21,6 +21,12 @@ OpsWork ops_work_cross_entropy(const PrototypeCrossEntropy *args)
     return ops_work_times(tensor_given(args->d_student) ? 3 : 1, scores);
 }
 
+OpsWork ops_work_convolution(const Conv2d *conv)
+{
+    int64_t outputs = conv->w.shape[0];
+    return ops_work_product(conv->w.dtype, tensor_count(conv->y) / outputs, outputs, conv->w.shape[1]);
+}
+
 OpsWork ops_work_times(double factor, OpsWork work)
 {
     work.flops *= factor;

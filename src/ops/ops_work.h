@@ -28,6 +28,9 @@ OpsWork ops_work_attention(Tensor out, Tensor cu_seqlens);
 /* Student scores, and with the backward both gradients. Teacher scores are Sinkhorn's, made there. */
 OpsWork ops_work_cross_entropy(const PrototypeCrossEntropy *args);
 
+/* As a product of the matrix of windows. */
+OpsWork ops_work_convolution(const Conv2d *conv);
+
 OpsWork ops_work_times(double factor, OpsWork work);
 
 /* A tensor that is read and written is listed twice. */
@@ -67,6 +70,9 @@ double ops_work_of_lengths(const OpsWork *work, const int32_t *starts, int64_t c
 #define OPS_WORK_embed_tokens_backward    OPS_WORK_MOVED(dpatches, dx)
 #define OPS_WORK_pos_embed_forward        OPS_WORK_MOVED(out, pos)
 #define OPS_WORK_pos_embed_backward       OPS_WORK_MOVED(dpos, dpos, dout)
+#define OPS_WORK_conv2d_forward           ops_work_convolution(conv)
+#define OPS_WORK_max_pool_forward         OPS_WORK_MOVED(y, x)
+#define OPS_WORK_gem_pool_forward         OPS_WORK_MOVED(y, x)
 #define OPS_WORK_prototype_scale          OPS_WORK_MOVED(v)
 #define OPS_WORK_prototype_scores         ops_work_product(v.dtype, x.shape[0], v.shape[0], v.shape[1])
 #define OPS_WORK_weight_norm_backward     OPS_WORK_MOVED(dv, dv, v)

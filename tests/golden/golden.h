@@ -130,6 +130,7 @@ void golden_masking(Golden *golden);
 void golden_param_groups(Golden *golden);
 void golden_pos_embed(Golden *golden);
 void golden_schedules(Golden *golden);
+void golden_sscd(Golden *golden);
 void golden_stochastic_depth(Golden *golden);
 void golden_train(Golden *golden);
 void golden_vit(Golden *golden);

@@ -1,8 +1,8 @@
 /* golden_device.h - the device that golden tests compute on, and ways between its memory and the file's
  * numbers.
  *
- * TEST_DEVICE=cuda in the environment takes a GPU, for the kinds train and vit; the rest, and all without it,
- * is the CPU's.
+ * TEST_DEVICE=cuda in the environment takes a GPU, for the kinds train, vit and sscd; the rest, and all
+ * without it, is the CPU's.
  */
 #ifndef DINOBATCH_TESTS_GOLDEN_GOLDEN_DEVICE_H
 #define DINOBATCH_TESTS_GOLDEN_GOLDEN_DEVICE_H

@@ -112,7 +112,7 @@ run_tests() { stage tests tests.log 240 '^\[====\] Synthesis|skipped' "$suite/bi
 
 run_golden() {
     mkdir -p "$temp/golden"
-    ln -s "$PWD"/tests/golden/data/{train,vit}_*.h5 "$temp/golden/"
+    ln -s "$PWD"/tests/golden/data/{train_*,vit_*,sscd}.h5 "$temp/golden/"
     TEST_DEVICE=cuda GOLDEN_DIR=$temp/golden stage golden tests.log 120 '^golden|Synthesis' "$suite/bin/test_golden_cuda"
 }
 

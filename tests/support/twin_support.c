@@ -52,6 +52,7 @@ static OpsLimits complete(const OpsLimits *given)
     if (!limits.bottleneck) limits.bottleneck = 256;
     if (!limits.group_rows) limits.group_rows = 256;
     if (!limits.segments) limits.segments = 64;
+    if (!limits.conv_columns) limits.conv_columns = 1536;
     limits.reduced = true;
     return limits;
 }

@@ -73,7 +73,8 @@ bool twin_offers_sm90(void);
 bool twin_is_emulated(void);
 
 /* limits NULL: 4096 rows, width 1536, sequences of 1500, 8 heads of 128, 1024 prototypes of 256, groups of
- * 256, 64 segments; members that are 0 take these as well. The scratch memory of the GPU is filled with NaN.
+ * 256, 64 segments, 1536 columns of convolutions; members that are 0 take these as well. The scratch memory
+ * of the GPU is filled with NaN.
  */
 Twin *twin_create(const OpsLimits *limits, uint64_t seed);
 Twin *twin_create_with(const OpsLimits *limits, const OpsOptions *options, uint64_t seed);

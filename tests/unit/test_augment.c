@@ -41,11 +41,18 @@ static int clip(long value)
     return value < 0 ? 0 : value > 255 ? 255 : (int)value;
 }
 
-/* One line of n values, `stride` apart, to m. */
-static void slow_line(const uint8_t *in, int64_t n, int64_t in_stride, uint8_t *out, int64_t m,
-                      int64_t out_stride)
+static double straight(double x)
 {
-    double scale = (double)n / (double)m, filter = scale < 1.0 ? 1.0 : scale, support = 2.0 * filter;
+    return fmax(1.0 - fabs(x), 0.0);
+}
+
+/* One line of n values, `stride` apart, to m. */
+static void slow_line(ImageResizeFilter kind, const uint8_t *in, int64_t n, int64_t in_stride, uint8_t *out,
+                      int64_t m, int64_t out_stride)
+{
+    double (*kernel)(double) = kind == IMAGE_RESIZE_BILINEAR ? straight : cubic;
+    double scale = (double)n / (double)m, filter = scale < 1.0 ? 1.0 : scale;
+    double support = (kind == IMAGE_RESIZE_BILINEAR ? 1.0 : 2.0) * filter;
     double *weights = malloc((size_t)n * sizeof *weights);
     for (int64_t i = 0; i < m; i++) {
         double center = ((double)i + 0.5) * scale, sum = 0.0;
@@ -53,7 +60,7 @@ static void slow_line(const uint8_t *in, int64_t n, int64_t in_stride, uint8_t *
         low = low < 0 ? 0 : low;
         high = high > n ? n : high;
         for (int64_t k = low; k < high; k++)
-            sum += weights[k] = cubic(((double)(k - low) + (double)low - center + 0.5) * (1.0 / filter));
+            sum += weights[k] = kernel(((double)(k - low) + (double)low - center + 0.5) * (1.0 / filter));
         long total = 1 << 21;
         for (int64_t k = low; k < high; k++) {
             double fixed = weights[k] / sum * (1 << 22);
@@ -65,16 +72,16 @@ static void slow_line(const uint8_t *in, int64_t n, int64_t in_stride, uint8_t *
 }
 
 /* Crop and resize of an interleaved picture to planes [3, rows, columns], a pass at a time. */
-static void slow_resize(const Image *image, const AugmentDraw *crop, int64_t height, int64_t width,
-                        uint8_t *planes)
+static void slow_resize(ImageResizeFilter kind, const Image *image, const AugmentDraw *crop, int64_t height,
+                        int64_t width, uint8_t *planes)
 {
     uint8_t *middle = malloc((size_t)(crop->height * width));
     for (int c = 0; c < 3; c++) {
         for (int64_t y = 0; y < crop->height; y++)
-            slow_line(image->rgb + ((crop->top + y) * image->width + crop->left) * 3 + c, crop->width, 3,
-                      middle + y * width, width, 1);
+            slow_line(kind, image->rgb + ((crop->top + y) * image->width + crop->left) * 3 + c, crop->width,
+                      3, middle + y * width, width, 1);
         for (int64_t x = 0; x < width; x++)
-            slow_line(middle + x, crop->height, width, planes + c * height * width + x, height, width);
+            slow_line(kind, middle + x, crop->height, width, planes + c * height * width + x, height, width);
     }
     free(middle);
 }
@@ -97,7 +104,7 @@ static void expect_resize(int64_t width, int64_t height, AugmentDraw crop, int64
         malloc(image_planes_bytes(width, height)); /* no slack: a sanitizer sees what is too far */
     image_planes_split(image.rgb, width * height, planes);
     uint8_t *expected = malloc((size_t)(3 * rows * columns)), *out = malloc((size_t)(3 * rows * columns));
-    slow_resize(&image, &crop, rows, columns, expected);
+    slow_resize(IMAGE_RESIZE_BICUBIC, &image, &crop, rows, columns, expected);
     if (crop.flip) mirror(expected, 3 * rows, columns);
     for (int portable = 0; portable < 2; portable++) {
         ImageResizeScratch scratch = {.portable = portable};
@@ -108,7 +115,7 @@ static void expect_resize(int64_t width, int64_t height, AugmentDraw crop, int64
                                     .left = crop.left,
                                     .height = crop.height,
                                     .width = crop.width};
-        ImageResizeTarget target = {rows, columns, 0, 0, rows, columns, crop.flip};
+        ImageResizeTarget target = {rows, columns, 0, 0, rows, columns, crop.flip, IMAGE_RESIZE_BICUBIC};
         image_resize(&source, &target, out, &scratch);
         cr_assert(memcmp(out, expected, (size_t)(3 * rows * columns)) == 0,
                   "%lldx%lld crop %lldx%lld to %lldx%lld, portable %d", (long long)width, (long long)height,
@@ -168,7 +175,8 @@ Test(augment, a_box_may_begin_between_pixels)
                                 .inset_left = 0.625,
                                 .span_height = H,
                                 .span_width = 98.75};
-    image_resize(&source, &(ImageResizeTarget){OUT, OUT, 0, 0, OUT, OUT, false}, out, &scratch);
+    image_resize(&source, &(ImageResizeTarget){OUT, OUT, 0, 0, OUT, OUT, false, IMAGE_RESIZE_BICUBIC}, out,
+                 &scratch);
     for (int x = 3; x < OUT - 3; x++) { /* at the box's edge the kernel is cut */
         double place = 5 + 0.625 + (x + 0.5) * 98.75 / OUT - 0.5;
         cr_assert(fabs(out[x] - 2 * place) <= 0.6, "column %d: %d, not %g", x, out[x], 2 * place);
@@ -187,8 +195,10 @@ Test(augment, a_window_is_a_part_of_the_whole)
     ImageResizeScratch scratch = {0};
     ImageResizeSource source = {
         .planes = planes, .picture_height = 70, .picture_width = 90, .height = 70, .width = 90};
-    image_resize(&source, &(ImageResizeTarget){64, 82, 0, 0, 64, 82, false}, whole, &scratch);
-    image_resize(&source, &(ImageResizeTarget){64, 82, 40, 49, 20, 33, false}, part, &scratch);
+    image_resize(&source, &(ImageResizeTarget){64, 82, 0, 0, 64, 82, false, IMAGE_RESIZE_BICUBIC}, whole,
+                 &scratch);
+    image_resize(&source, &(ImageResizeTarget){64, 82, 40, 49, 20, 33, false, IMAGE_RESIZE_BICUBIC}, part,
+                 &scratch);
     for (int64_t r = 0; r < 3 * 20; r++)
         cr_assert(memcmp(part + r * 33, whole + (r / 20 * 64 + 40 + r % 20) * 82 + 49, 33) == 0);
     image_resize_scratch_fini(&scratch);
@@ -516,7 +526,8 @@ Test(augment, eval_is_the_centre)
         int64_t h = width <= height ? resize * height / width : resize;
         int64_t top = (int64_t)rint((double)(h - crop) / 2.0), left = (int64_t)rint((double)(w - crop) / 2.0);
         uint8_t *planes = malloc((size_t)(3 * h * w));
-        slow_resize(&image, &(AugmentDraw){.height = height, .width = width}, h, w, planes);
+        slow_resize(IMAGE_RESIZE_BICUBIC, &image, &(AugmentDraw){.height = height, .width = width}, h, w,
+                    planes);
         uint8_t *out = malloc((size_t)(3 * crop * crop));
         augment_eval(&image, resize, crop, out, scratch);
         for (int64_t i = 0; i < 3 * crop * crop; i++) {
@@ -524,6 +535,27 @@ Test(augment, eval_is_the_centre)
             cr_assert(out[i] == planes[(c * h + top + y) * w + left + x]);
         }
         free(planes);
+        free(out);
+        image_destroy(&image);
+    }
+    augment_scratch_destroy(scratch);
+}
+
+/* SSCD's transforms: the whole picture, by the bilinear filter. */
+Test(augment, a_whole_picture_is_resized_as_pil_does_bilinearly)
+{
+    const int64_t sizes[][4] = {{100, 75, 64, 48}, {75, 100, 40, 40}, {31, 17, 90, 50},
+                                {40, 40, 40, 40},  {1, 300, 16, 20},  {500, 3, 7, 64}};
+    AugmentScratch *scratch = augment_scratch_create();
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        int64_t width = sizes[s][0], height = sizes[s][1], w = sizes[s][2], h = sizes[s][3];
+        Image image = random_image(width, height, s);
+        uint8_t *expected = malloc((size_t)(3 * h * w)), *out = malloc((size_t)(3 * h * w));
+        AugmentDraw whole = {.height = height, .width = width};
+        slow_resize(IMAGE_RESIZE_BILINEAR, &image, &whole, h, w, expected);
+        augment_resize(&image, h, w, out, scratch);
+        cr_assert(memcmp(out, expected, (size_t)(3 * h * w)) == 0, "picture %zu", s);
+        free(expected);
         free(out);
         image_destroy(&image);
     }

@@ -301,6 +301,48 @@ Test(loader, an_evaluation_pass_is_ordered_and_complete)
     data_set_destroy(set);
 }
 
+/* Pictures of the sizes that SSCD's transforms make, and what torchvision's Resize would call them. */
+Test(loader, an_evaluation_pass_keeps_shapes_on_request)
+{
+    const int64_t shapes[][2] = {{30, 30}, {30, 47}, {61, 20}, {90, 10}};
+    const EvalSize expected[] = {{24, 24}, {24, 37}, {73, 24}, {96, 24}}; /* 90 x 10 would be 216 high */
+    TempFolder folder = temp_folder_create();
+    for (int i = 0; i < 4; i++) {
+        uint8_t pixels[3 * 90 * 61];
+        memset(pixels, 20 * i, sizeof pixels);
+        DataBuffer png = {0};
+        cr_assert_eq(image_encode_png(&png, pixels, shapes[i][1], shapes[i][0], 3, NULL), STATUS_OK);
+        char name[] = {(char)('0' + i), '.', 'p', 'n', 'g', '\0'};
+        temp_folder_write_bytes(&folder, name, png.bytes, png.size);
+        data_buffer_destroy(&png);
+    }
+    char spec[200];
+    snprintf(spec, sizeof spec, "folder:%s", folder.path);
+    DataSet *set = open_set(spec);
+    for (int shorter = 0; shorter < 2; shorter++) {
+        EvalLoaderParams params = eval_params(2, 0, 4);
+        params.transform = shorter ? EVAL_SHORTER : EVAL_SQUARE;
+        params.crop_size = 24;
+        EvalLoader *loader;
+        EvalBatch *batch;
+        cr_assert_eq(eval_loader_create(&loader, &params, set, NULL), STATUS_OK);
+        cr_assert_eq(eval_loader_next(loader, &batch, NULL), STATUS_OK);
+        cr_assert_eq(batch->image_bytes, (size_t)(3 * 24 * 24 * (shorter ? EVAL_LONGEST : 1)));
+        for (int i = 0; i < 4; i++) {
+            EvalSize size = shorter ? expected[i] : (EvalSize){24, 24};
+            const uint8_t *pixels = batch->images + (size_t)i * batch->image_bytes;
+            cr_expect(batch->sizes[i].height == size.height && batch->sizes[i].width == size.width,
+                      "picture %d: %lld x %lld", i, (long long)batch->sizes[i].height,
+                      (long long)batch->sizes[i].width);
+            cr_expect(pixels[0] == 20 * i && pixels[3 * size.height * size.width - 1] == 20 * i);
+        }
+        eval_loader_release(loader, batch);
+        eval_loader_destroy(loader);
+    }
+    data_set_destroy(set);
+    temp_folder_destroy(&folder);
+}
+
 Test(loader, an_evaluation_pass_marks_and_counts_corrupt_images)
 {
     TempFolder folder;

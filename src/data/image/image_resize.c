@@ -28,10 +28,24 @@ static inline double bicubic(double x)
     return x < 1.0 ? inner : x < 2.0 ? outer : 0.0;
 }
 
+/* The straight line from 1 to 0. */
+static inline double bilinear(double x)
+{
+    x = fabs(x);
+    return x < 1.0 ? 1.0 - x : 0.0;
+}
+
+/* Pixels to either side that a filter sees where nothing shrinks. */
+static double reach(ImageResizeFilter filter)
+{
+    return filter == IMAGE_RESIZE_BICUBIC ? 2.0 : 1.0;
+}
+
 /* One direction of the source: `span` of its `length` pixels from `inset` on are resized. */
 typedef struct {
     int64_t length;
     double inset, span;
+    ImageResizeFilter filter;
 } AxisSource;
 
 /* Weights of one output at full precision in axis->exact; returns how many, from source position *start on.
@@ -40,7 +54,7 @@ static int64_t axis_weigh(ImageResizeAxis *axis, const AxisSource *source, doubl
                           int64_t *start)
 {
     double filter_scale = fmax(scale, 1.0);
-    double support = 2.0 * filter_scale;
+    double support = reach(source->filter) * filter_scale;
     double inverse = 1.0 / filter_scale;
     double center = source->inset + ((double)output + 0.5) * scale;
     int64_t low = (int64_t)(center - support + 0.5);
@@ -49,8 +63,10 @@ static int64_t axis_weigh(ImageResizeAxis *axis, const AxisSource *source, doubl
     if (high > source->length) high = source->length;
     double sum = 0.0;
     int64_t count = high - low;
-    for (int64_t i = 0; i < count; i++)
-        axis->exact[i] = bicubic(((double)(i + low) - center + 0.5) * inverse);
+    for (int64_t i = 0; i < count; i++) {
+        double at = ((double)(i + low) - center + 0.5) * inverse;
+        axis->exact[i] = source->filter == IMAGE_RESIZE_BICUBIC ? bicubic(at) : bilinear(at);
+    }
     for (int64_t i = 0; i < count; i++)
         sum += axis->exact[i];
     if (sum != 0.0)
@@ -77,9 +93,12 @@ static void axis_plan(ImageResizeAxis *axis, AxisSource source, int64_t target, 
                       int64_t outputs, bool mirror)
 {
     int64_t length = source.length;
-    if (source.span == 0.0) source = (AxisSource){.length = length, .span = (double)length};
+    if (source.span == 0.0) {
+        source.inset = 0.0;
+        source.span = (double)length;
+    }
     double scale = source.span / (double)target;
-    int64_t taps = (int64_t)ceil(2.0 * fmax(scale, 1.0)) * 2 + 1;
+    int64_t taps = (int64_t)ceil(reach(source.filter) * fmax(scale, 1.0)) * 2 + 1;
     if (taps > length) taps = length;
     axis->taps = (taps + 3) / 4 * 4;
     axis->outputs = outputs;
@@ -199,8 +218,8 @@ void image_resize(const ImageResizeSource *source, const ImageResizeTarget *targ
     check_geometry(source, target);
     bool vector = image_resize_vnni_built() && !scratch->portable;
     ImageResizeAxis *across = &scratch->horizontal, *down = &scratch->vertical;
-    AxisSource columns = {source->width, source->inset_left, source->span_width};
-    AxisSource rows = {source->height, source->inset_top, source->span_height};
+    AxisSource columns = {source->width, source->inset_left, source->span_width, target->filter};
+    AxisSource rows = {source->height, source->inset_top, source->span_height, target->filter};
     axis_plan(across, columns, target->width, target->left, target->columns, target->mirror);
     axis_plan(down, rows, target->height, target->top, target->rows, false);
 

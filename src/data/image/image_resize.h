@@ -1,10 +1,10 @@
-/* image_resize.h - crop, then bicubic antialiased resize, bit by bit as PIL does it.
+/* image_resize.h - crop, then bicubic or bilinear antialiased resize, bit by bit as PIL does it.
  *
- * Source: PIL's Image.crop().resize(BICUBIC): a = -0.5, weights in 22-bit fixed point, a horizontal and then
- * a vertical pass, each rounded to 8 bits. (A pass between equal sizes has the weight 1 at one pixel, so it
- * changes nothing and needs no special case.) The kernel never sees pixels outside the crop. On processors
- * with AVX-512 VNNI and VBMI it runs on 8-bit dot products, elsewhere in plain C, with the same result. It is
- * not a general resampler: no other filters, no float pictures.
+ * Source: PIL's Image.crop().resize(BICUBIC or BILINEAR): a = -0.5, weights in 22-bit fixed point, a
+ * horizontal and then a vertical pass, each rounded to 8 bits. (A pass between equal sizes has the weight 1
+ * at one pixel, so it changes nothing and needs no special case.) The kernel never sees pixels outside the
+ * crop. On processors with AVX-512 VNNI and VBMI it runs on 8-bit dot products, elsewhere in plain C, with
+ * the same result. It is not a general resampler: no other filters, no float pictures.
  */
 #ifndef DINOBATCH_DATA_IMAGE_IMAGE_RESIZE_H
 #define DINOBATCH_DATA_IMAGE_IMAGE_RESIZE_H
@@ -24,12 +24,15 @@ typedef struct {
     double inset_top, inset_left, span_height, span_width;
 } ImageResizeSource;
 
+typedef enum { IMAGE_RESIZE_BICUBIC, IMAGE_RESIZE_BILINEAR } ImageResizeFilter;
+
 /* What to make: the box scaled to height x width, of which only a window is computed, and that mirrored
  * left to right on request. */
 typedef struct {
     int64_t height, width;
     int64_t top, left, rows, columns; /* the window, inside height x width, not empty */
     bool mirror;
+    ImageResizeFilter filter;
 } ImageResizeTarget;
 
 /* One direction of a resize: for each output, where its taps start and what they weigh. */

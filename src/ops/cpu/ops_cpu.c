@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "ops/cpu/convolution.h"
 #include "ops/cpu/gemm.h"
 
 #include <omp.h>
@@ -29,6 +30,7 @@ static void cpu_destroy(Ops *ops)
 {
     OpsCpu *self = (OpsCpu *)(void *)ops;
     gemm_destroy(self->gemm);
+    convolution_destroy(self->convolutions);
     arena_destroy(&self->scratch);
     memory_free(self);
 }
@@ -44,6 +46,7 @@ Ops *ops_cpu_create(Device *device, const OpsLimits *limits, const OpsOptions *o
     OpsCpu *self = memory_alloc(sizeof *self);
     self->scratch = arena_create(ops_cpu_memory(limits, threads));
     self->gemm = gemm_create(threads);
+    self->convolutions = convolution_create(threads);
 #define OPS_CPU_ENTRY(name, arguments) .name = cpu_##name,
     self->ops = (Ops){OPS_LIST(OPS_CPU_ENTRY).destroy = cpu_destroy,
                       .name = "cpu",

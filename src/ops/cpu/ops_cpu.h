@@ -13,13 +13,15 @@
 OPS_LIST(OPS_CPU_PROTOTYPE)
 #undef OPS_CPU_PROTOTYPE
 
-typedef struct Gemm Gemm; /* gemm.h */
+typedef struct Gemm Gemm;                 /* gemm.h */
+typedef struct Convolutions Convolutions; /* convolution.h */
 
 /* What an `Ops *` of this backend points at. */
 typedef struct {
     Ops ops; /* first: an Ops is handed out as its address */
     Arena scratch;
-    Gemm *gemm; /* owned: cached primitives of the matrix product library */
+    Gemm *gemm;                 /* owned: cached primitives of the matrix product library */
+    Convolutions *convolutions; /* owned: the same of convolutions */
 } OpsCpu;
 
 static inline Gemm *ops_cpu_gemm(const Ops *ops)

@@ -27,4 +27,7 @@ static const int64_t CUDA_BUDGET_CONVERTED = 1024;
 /* Inner products of a block of rows of KoLeo. */
 static const int64_t CUDA_BUDGET_DOTS = (int64_t)1 << 22;
 
+/* Bytes of the windows of a convolution that are written at one time for the product to read. */
+static const int64_t CUDA_BUDGET_WINDOWS = (int64_t)32 << 20;
+
 #endif

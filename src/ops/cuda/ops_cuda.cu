@@ -17,7 +17,7 @@ static size_t plan_scratch(const OpsLimits *limits, int multiprocessors)
     static const ScratchPlan PLANS[] = {
         cuda_linear_scratch,       cuda_layer_norm_scratch, cuda_attention_scratch, cuda_residual_scratch,
         cuda_embed_tokens_scratch, cuda_prototypes_scratch, cuda_koleo_scratch,     cuda_pos_embed_scratch,
-        cuda_optimizer_scratch,    cuda_rows_scratch,       cuda_sums_scratch,
+        cuda_optimizer_scratch,    cuda_rows_scratch,       cuda_sums_scratch,      cuda_pictures_scratch,
     };
     size_t largest = 0;
     for (size_t i = 0; i < sizeof PLANS / sizeof *PLANS; i++) {

@@ -52,6 +52,7 @@ size_t cuda_pos_embed_scratch(const OpsLimits *limits, int multiprocessors);
 size_t cuda_optimizer_scratch(const OpsLimits *limits, int multiprocessors);
 size_t cuda_rows_scratch(const OpsLimits *limits, int multiprocessors);
 size_t cuda_sums_scratch(const OpsLimits *limits, int multiprocessors);
+size_t cuda_pictures_scratch(const OpsLimits *limits, int multiprocessors);
 
 /* `count` elements rounded up to the arena's alignment, in bytes: one arena piece. */
 static inline size_t ops_cuda_piece(int64_t count, size_t element_bytes)

@@ -11,5 +11,6 @@ static const int64_t CUDA_BUDGET_MOST = 40;
 static const int64_t CUDA_BUDGET_CACHE = 8 << 10;
 static const int64_t CUDA_BUDGET_CONVERTED = 24;
 static const int64_t CUDA_BUDGET_DOTS = 1000;
+static const int64_t CUDA_BUDGET_WINDOWS = 16 << 10;
 
 #endif
