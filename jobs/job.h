@@ -44,6 +44,9 @@ Status job_validate(JobContext *context, Error *error);
 extern const OptionSpec job_plan_options[];
 Status job_plan(JobContext *context, Error *error);
 
+extern const OptionSpec job_curate_options[];
+Status job_curate(JobContext *context, Error *error);
+
 extern const OptionSpec job_evaluate_options[], job_extract_options[], job_visualize_options[];
 Status job_evaluate(JobContext *context, Error *error);
 Status job_extract(JobContext *context, Error *error);

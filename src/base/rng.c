@@ -4,6 +4,7 @@
 #include "base/check.h"
 
 #include <math.h>
+#include <string.h>
 
 static void philox_round(uint32_t c[4], const uint32_t k[2])
 {
@@ -107,8 +108,13 @@ void rng_permutation(Rng *rng, int32_t *out, int64_t n)
 
 uint64_t rng_hash_name(const char *name)
 {
-    uint64_t hash = 0xCBF29CE484222325u;
-    for (const unsigned char *c = (const unsigned char *)name; *c; c++)
-        hash = (hash ^ *c) * 0x100000001B3u;
+    return rng_hash_bytes(RNG_HASH_START, name, strlen(name));
+}
+
+uint64_t rng_hash_bytes(uint64_t hash, const void *bytes, size_t size)
+{
+    const unsigned char *byte = bytes;
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ byte[i]) * 0x100000001B3u;
     return hash;
 }

@@ -7,6 +7,7 @@
 #ifndef DINOBATCH_BASE_RNG_H
 #define DINOBATCH_BASE_RNG_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* What the numbers are for; keeps streams of the same step and index apart. Append only: the values are part
@@ -59,5 +60,9 @@ void rng_permutation(Rng *rng, int32_t *out, int64_t n);
 
 /* FNV-1a, 64 bits, of a string: a stable index for a name. */
 uint64_t rng_hash_name(const char *name);
+
+/* The same of bytes, going on from `hash`: RNG_HASH_START, or that of the bytes before. */
+#define RNG_HASH_START UINT64_C(14695981039346656037)
+uint64_t rng_hash_bytes(uint64_t hash, const void *bytes, size_t size);
 
 #endif

@@ -64,6 +64,8 @@ typedef enum { CONFIG_ON_ERROR_STOP, CONFIG_ON_ERROR_CONTINUE } ConfigOnError;
 
 typedef enum { CONFIG_DECODE_EXACT, CONFIG_DECODE_SCALED } ConfigDecode;
 
+typedef enum { CONFIG_LINKS_POOL, CONFIG_LINKS_NONE } ConfigLinks;
+
 /* --- the keys
  * -------------------------------------------------------------------------------------------------- */
 
@@ -211,6 +213,22 @@ typedef struct {
         ConfigAttention attention;
         int64_t ranks_per_node; /* 0: as the launcher placed them */
     } compute;
+    struct {
+        int64_t neighbours;
+        char *index; /* over the pool: Faiss's factory string */
+        int64_t nprobe, refine, train_rows, block_queries;
+        bool gpu;
+        int64_t seed;
+        double save_minutes;
+        struct {
+            double threshold;
+        } dedup;
+        struct {
+            double threshold;
+            ConfigLinks links;
+            char *index; /* over the references */
+        } exclude;
+    } curation;
 
     ConfigOrigin *origins; /* [number of keys], in table order; owned; not a key */
 } Config;

@@ -11,7 +11,7 @@ enum { NAME_MAX_LENGTH = 96 }; /* of known names, and how much of an unknown one
 int config_keys_count(void)
 {
     return CONFIG_KEYS_PRECISION_COUNT + CONFIG_KEYS_MODEL_COUNT + CONFIG_KEYS_TRAIN_COUNT +
-           CONFIG_KEYS_DATA_COUNT;
+           CONFIG_KEYS_DATA_COUNT + CONFIG_KEYS_CURATION_COUNT;
 }
 
 const ConfigKey *config_keys_at(int index)
@@ -23,8 +23,10 @@ const ConfigKey *config_keys_at(int index)
     index -= CONFIG_KEYS_MODEL_COUNT;
     if (index < CONFIG_KEYS_TRAIN_COUNT) return &CONFIG_KEYS_TRAIN[index];
     index -= CONFIG_KEYS_TRAIN_COUNT;
-    CHECK(index < CONFIG_KEYS_DATA_COUNT);
-    return &CONFIG_KEYS_DATA[index];
+    if (index < CONFIG_KEYS_DATA_COUNT) return &CONFIG_KEYS_DATA[index];
+    index -= CONFIG_KEYS_DATA_COUNT;
+    CHECK(index < CONFIG_KEYS_CURATION_COUNT);
+    return &CONFIG_KEYS_CURATION[index];
 }
 
 int config_keys_find(const char *name)

@@ -58,6 +58,8 @@ extern const ConfigKey CONFIG_KEYS_TRAIN[];
 extern const int CONFIG_KEYS_TRAIN_COUNT;
 extern const ConfigKey CONFIG_KEYS_DATA[];
 extern const int CONFIG_KEYS_DATA_COUNT;
+extern const ConfigKey CONFIG_KEYS_CURATION[];
+extern const int CONFIG_KEYS_CURATION_COUNT;
 
 int config_keys_count(void);
 

@@ -6,6 +6,7 @@
 #include "base/rng.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { LANES = 16 }; /* sums of a product that go side by side */
@@ -53,6 +54,33 @@ IndexRows index_rows_memory(const char *name, const float *values, int64_t count
                        .read = read_memory};
 }
 
+/* --- a part of others --- */
+
+static Status read_part(const IndexRows *rows, int64_t first, int64_t n, float *out, Error *error)
+{
+    const IndexRows *whole = rows->context;
+    return whole->read(whole, rows->first - whole->first + first, n, out, error);
+}
+
+static void place_part(const IndexRows *rows, int64_t row, char *text, size_t size)
+{
+    const IndexRows *whole = rows->context;
+    whole->place(whole, rows->first - whole->first + row, text, size);
+}
+
+IndexRows index_rows_part(const IndexRows *whole, int64_t first, int64_t count)
+{
+    CHECK(first >= 0 && count >= 0 && first + count <= whole->count);
+    return (IndexRows){.name = whole->name,
+                       .count = count,
+                       .first = whole->first + first,
+                       .total = whole->total,
+                       .d = whole->d,
+                       .context = (void *)(uintptr_t)whole,
+                       .read = read_part,
+                       .place = whole->place ? place_part : NULL};
+}
+
 Status index_rows_place(IndexRows *rows, Comm *comm, Error *error)
 {
     int64_t mine[2] = {rows->count, rows->d};
@@ -89,6 +117,16 @@ double index_rows_dot(const float *a, const float *b, int64_t d)
     return sum;
 }
 
+static Status refuse(const IndexRows *rows, int64_t row, const char *why, Error *error)
+{
+    char place[512];
+    if (rows->place)
+        rows->place(rows, row, place, sizeof place);
+    else
+        snprintf(place, sizeof place, "%s: row %lld", rows->name, (long long)(rows->first + row));
+    return status_fail(error, STATUS_INPUT, "%s %s", place, why);
+}
+
 Status index_rows_read(const IndexRows *rows, int64_t first, int64_t n, IndexRowsForm form, float *out,
                        Error *error)
 {
@@ -97,15 +135,10 @@ Status index_rows_read(const IndexRows *rows, int64_t first, int64_t n, IndexRow
     TRY(rows->read(rows, first, n, out, error));
     for (int64_t i = 0; i < n; i++) {
         float *row = out + i * rows->d;
-        long long id = (long long)(rows->first + first + i);
         double squares = index_rows_dot(row, row, rows->d); /* of fp32 numbers: overflows for infinity only */
-        if (!isfinite(squares))
-            return status_fail(error, STATUS_INPUT, "%s: row %lld holds a number that is not finite",
-                               rows->name, id);
+        if (!isfinite(squares)) return refuse(rows, first + i, "holds a number that is not finite", error);
         if (form == INDEX_ROWS_RAW) continue;
-        if (squares == 0.0)
-            return status_fail(error, STATUS_INPUT, "%s: row %lld is zero, which has no direction",
-                               rows->name, id);
+        if (squares == 0.0) return refuse(rows, first + i, "is zero, which has no direction", error);
         double scale = 1.0 / sqrt(squares);
         for (int64_t j = 0; j < rows->d; j++)
             row[j] = (float)((double)row[j] * scale);

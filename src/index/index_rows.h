@@ -27,6 +27,8 @@ struct IndexRows {
     /* out[n, d] fp32 = this rank's rows [first, first + n), counted from its own first one. Called by one
      * thread at a time; not collective. */
     Status (*read)(const IndexRows *rows, int64_t first, int64_t n, float *out, Error *error);
+    /* text[size] = what messages call this rank's row `row`; NULL: "NAME: row ID". */
+    void (*place)(const IndexRows *rows, int64_t row, char *text, size_t size);
 };
 
 typedef enum {
@@ -53,6 +55,10 @@ int index_range_owner(int64_t total, int64_t id, int size);
 /* An array values[count, d] of this rank, borrowed. first = 0, total = count: right for one rank; for more
  * call index_rows_place. */
 IndexRows index_rows_memory(const char *name, const float *values, int64_t count, int64_t d);
+
+/* This rank's rows [first, first + count) of `whole`, borrowed, under the ids that they have there; total
+ * stays, so that they may ask an index over `whole` for others than themselves. */
+IndexRows index_rows_part(const IndexRows *whole, int64_t first, int64_t count);
 
 /* Sets first and total from the ranks' counts. STATUS_INPUT on all ranks if they disagree on d. Collective
  * over COMM. */

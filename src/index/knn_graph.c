@@ -24,7 +24,8 @@ static Status take_round(void *context, const ShardSearchRound *round, Error *er
         for (int64_t i = 0; i < round->k && list[i].id >= 0; i++)
             streaming->edges[n++] = (IndexEdge){round->first + q, list[i].id, list[i].similarity};
     }
-    return streaming->sink(streaming->context, round->round, round->rounds, streaming->edges, n, error);
+    KnnGraphRound result = {round->round, round->rounds, round->first, round->count, streaming->edges, n};
+    return streaming->sink(streaming->context, &result, error);
 }
 
 Status knn_graph_run(const ShardIndex *index, const KnnGraph *graph, KnnGraphSink sink, void *context,
@@ -32,12 +33,11 @@ Status knn_graph_run(const ShardIndex *index, const KnnGraph *graph, KnnGraphSin
 {
     ShardSearch search = {.k = graph->k > 0 ? graph->k : KNN_GRAPH_K,
                           .above = graph->threshold,
-                          .not_itself = true,
-                          .queries = graph->queries,
-                          .first_round = graph->first_round};
+                          .not_itself = !graph->others,
+                          .queries = graph->queries};
     Streaming streaming = {.sink = sink, .context = context};
-    Status status =
-        shard_search_run(index, shard_index_pool(index), &search, take_round, &streaming, ops, comm, error);
+    const IndexRows *from = graph->from ? graph->from : shard_index_pool(index);
+    Status status = shard_search_run(index, from, &search, take_round, &streaming, ops, comm, error);
     memory_free(streaming.edges);
     return status;
 }

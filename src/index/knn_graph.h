@@ -13,17 +13,26 @@
 enum { KNN_GRAPH_K = 64 };
 
 typedef struct {
-    int64_t k;           /* neighbours of a row; 0: KNN_GRAPH_K */
-    double threshold;    /* edges more similar than this */
-    int64_t queries;     /* as in ShardSearch */
-    int64_t first_round; /* as in ShardSearch */
+    int64_t k;             /* neighbours of a row; 0: KNN_GRAPH_K */
+    double threshold;      /* edges more similar than this */
+    const IndexRows *from; /* rows that look for neighbours: a part of the pool (index_rows_part), or others;
+                              NULL: all of the pool */
+    bool others;           /* `from` are no rows of the pool: an edge is from a row of theirs to one of it */
+    int64_t queries;       /* as in ShardSearch */
 } KnnGraph;
 
-/* Takes the edges of one round that start at this rank's rows: a is the row, b the neighbour; ordered by a,
- * then nearest first. Called on every rank once a round, also with none; so it may be collective
+/* What came of one round on one rank. */
+typedef struct {
+    int64_t round, rounds;  /* this one, from 0; all */
+    int64_t first, count;   /* the rows that looked: ids first .. first + count - 1; count may be 0 */
+    const IndexEdge *edges; /* [n] from them: a is the row, b the neighbour; ordered by a, then nearest first;
+                               borrowed */
+    int64_t n;
+} KnnGraphRound;
+
+/* Takes a round's edges. Called on every rank once a round, also with none; so it may be collective
  * (component_labels_unite). Its outcome is agreed. */
-typedef Status (*KnnGraphSink)(void *context, int64_t round, int64_t rounds, const IndexEdge *edges,
-                               int64_t n, Error *error);
+typedef Status (*KnnGraphSink)(void *context, const KnnGraphRound *round, Error *error);
 
 /* Errors as of shard_search_run. At most k edges a row of the round are held. Collective over COMM. */
 Status knn_graph_run(const ShardIndex *index, const KnnGraph *graph, KnnGraphSink sink, void *context,

@@ -168,25 +168,26 @@ Test(shard_search, few_lists_and_codes_find_most)
 /* --- graph --- */
 
 typedef struct {
-    int64_t edges, rounds, stop_at;
+    int64_t edges, rounds, rows, stop_at;
     ComponentLabels labels;
     Comm *comm;
     double least;
 } Graph;
 
-static Status take_edges(void *context, int64_t round, int64_t rounds, const IndexEdge *edges, int64_t n,
-                         Error *error)
+static Status take_edges(void *context, const KnnGraphRound *round, Error *error)
 {
     Graph *graph = context;
-    if (round == graph->stop_at) return status_fail(error, STATUS_REQUEUE, "asked to stop");
-    cr_assert_lt(round, rounds);
+    if (round->round == graph->stop_at) return status_fail(error, STATUS_REQUEUE, "asked to stop");
+    cr_assert_lt(round->round, round->rounds);
     graph->rounds++;
-    graph->edges += n;
-    for (int64_t i = 0; i < n; i++) {
-        cr_assert_neq(edges[i].a, edges[i].b);
-        graph->least = fmin(graph->least, (double)edges[i].similarity);
+    graph->rows += round->count;
+    graph->edges += round->n;
+    for (int64_t i = 0; i < round->n; i++) {
+        const IndexEdge *edge = &round->edges[i];
+        cr_assert(edge->a != edge->b && edge->a >= round->first && edge->a < round->first + round->count);
+        graph->least = fmin(graph->least, (double)edge->similarity);
     }
-    return component_labels_unite(&graph->labels, edges, n, graph->comm, error);
+    return component_labels_unite(&graph->labels, round->edges, round->n, graph->comm, error);
 }
 
 Test(knn_graph, copies_are_found_and_a_stopped_run_goes_on)
@@ -200,7 +201,9 @@ Test(knn_graph, copies_are_found_and_a_stopped_run_goes_on)
     component_labels_init(&graph.labels, N, f.comm);
     KnnGraph wanted = {.k = 4, .threshold = 0.99999, .queries = 100};
     cr_expect_eq(knn_graph_run(index, &wanted, take_edges, &graph, f.ops, f.comm, &f.error), STATUS_REQUEUE);
-    wanted.first_round = 5;
+    cr_assert_eq(graph.rows, 500);
+    IndexRows rest = index_rows_part(&f.pool, graph.rows, N - graph.rows);
+    wanted.from = &rest;
     graph.stop_at = -1;
     cr_expect_eq(knn_graph_run(index, &wanted, take_edges, &graph, f.ops, f.comm, &f.error), STATUS_OK);
     component_labels_finish(&graph.labels, f.comm);

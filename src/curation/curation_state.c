@@ -1,0 +1,77 @@
+/* curation_state.c - see curation_state.h. */
+#include "curation/curation_state.h"
+
+#include "base/clock.h"
+#include "run/signals.h"
+
+#include <unistd.h>
+
+/* STATUS_INPUT: cannot be used. */
+static Status read_state(CurationState *state, Error *error)
+{
+    CurationInput input;
+    TRY(curation_file_open(&input, state->path, state->arrays[0].object, error));
+    Status status = STATUS_OK;
+    if (input.digest != state->meta.digest || input.n != state->total)
+        status = status_fail(error, STATUS_INPUT, "%s is of other features or settings", state->path);
+    for (int i = 0; i < state->number_count && status == STATUS_OK; i++)
+        status = curation_file_read_int(&input, state->numbers[i].name, &state->numbers[i].value, error);
+    for (int i = 0; i < state->array_count && status == STATUS_OK; i++)
+        status = curation_file_read(&input, state->arrays[i].object, state->arrays[i].type, state->first,
+                                    state->count, state->arrays[i].mine, error);
+    curation_file_close(&input);
+    return status;
+}
+
+Status curation_state_restore(CurationState *state, bool resume, bool *found, Comm *comm, Log *log,
+                              Error *error)
+{
+    *found = false;
+    state->saved = clock_seconds();
+    int64_t exists = resume && access(state->path, F_OK) == 0;
+    comm_broadcast(comm, &exists, 1, DTYPE_I64, 0, NULL);
+    if (!exists) return STATUS_OK;
+    Status status = comm_agree(comm, read_state(state, error), error);
+    if (status == STATUS_INPUT)
+        log_warning(log, "%s; starting anew", error->text);
+    else if (status != STATUS_OK)
+        return status;
+    else {
+        *found = true;
+        log_info(log, "going on from %s", state->path);
+    }
+    return STATUS_OK;
+}
+
+/* Collective over COMM. */
+static Status save(CurationState *state, Comm *comm, Error *error)
+{
+    CurationFile file;
+    curation_file_create(&file, state->path, state->total, &state->meta, comm);
+    for (int i = 0; i < state->number_count; i++)
+        curation_file_put_int(&file, state->numbers[i].name, state->numbers[i].value);
+    for (int i = 0; i < state->array_count; i++)
+        curation_file_put_rows(&file, state->arrays[i].object, state->arrays[i].type, state->arrays[i].mine,
+                               state->count);
+    TRY(curation_file_commit(&file, error));
+    state->saved = clock_seconds();
+    return STATUS_OK;
+}
+
+Status curation_state_pause(CurationState *state, Comm *comm, Log *log, Error *error)
+{
+    int64_t wanted[2] = {signals_stop_requested(),
+                         clock_seconds() - state->saved >= 60.0 * state->save_minutes};
+    comm_all_reduce(comm, wanted, 2, DTYPE_I64, COMM_MAX, NULL);
+    if (!wanted[0] && !wanted[1]) return STATUS_OK;
+    TRY(save(state, comm, error));
+    if (!wanted[0]) return STATUS_OK;
+    log_info(log, "asked to stop: saved %s", state->path);
+    return status_fail(error, STATUS_REQUEUE, "stopped on request; %s has what it takes to go on",
+                       state->path);
+}
+
+void curation_state_remove(const CurationState *state, const Comm *comm)
+{
+    if (comm_rank(comm) == 0) unlink(state->path);
+}
