@@ -13,6 +13,7 @@ extern "C" {
 #include <omp.h>
 #include <vector>
 
+#include <faiss/Clustering.h>
 #include <faiss/IndexFlat.h>
 #include <faiss/IndexIVF.h>
 #include <faiss/IndexIVFFlat.h>
@@ -219,6 +220,24 @@ Status faiss_shim_search(FaissIndex *index, int64_t n, const float *queries, int
         if (index->gpu) searched = index->gpu.get();
 #endif
         searched->search(n, queries, k, similarities, ids);
+    });
+}
+
+Status faiss_shim_kmeans(float *centroids, int64_t k, const float *rows, int64_t n, int64_t d, int iterations,
+                         bool spherical, int seed, int threads, Error *error)
+{
+    Threads scope(threads);
+    return guarded(error, STATUS_FAILED, "k-means", [&] {
+        faiss::ClusteringParameters parameters;
+        parameters.niter = iterations;
+        parameters.spherical = spherical;
+        parameters.seed = seed;
+        parameters.min_points_per_centroid = 1;
+        parameters.max_points_per_centroid = static_cast<int>(n);
+        faiss::Clustering clustering(static_cast<int>(d), static_cast<int>(k), parameters);
+        faiss::IndexFlatL2 nearest(d);
+        clustering.train(n, rows, nearest);
+        std::copy(clustering.centroids.begin(), clustering.centroids.end(), centroids);
     });
 }
 

@@ -72,6 +72,11 @@ int64_t faiss_shim_list(const FaissIndex *index, int64_t list, const float **row
 Status faiss_shim_search(FaissIndex *index, int64_t n, const float *queries, int64_t k, int64_t nprobe,
                          float *similarities, int64_t *ids, int threads, Error *error);
 
+/* Faiss's own k-means: centroids[k, d] of rows[n, d] after `iterations`, all rows used; `seed` draws the
+ * first ones. The reference that ours (kmeans.h) is measured against; nothing is built on it. */
+Status faiss_shim_kmeans(float *centroids, int64_t k, const float *rows, int64_t n, int64_t d, int iterations,
+                         bool spherical, int seed, int threads, Error *error);
+
 /* The index as bytes (owned by the caller, memory_free) and back. */
 Status faiss_shim_pack(const FaissIndex *index, void **bytes, size_t *size, Error *error);
 Status faiss_shim_unpack(FaissIndex **out, const void *bytes, size_t size, Error *error);

@@ -20,14 +20,13 @@ static Status check(const int64_t *sizes, int levels, Error *error)
     return STATUS_OK;
 }
 
-static Status cluster(KmeansState *state, const IndexRows *rows, const KmeansOptions *options,
-                      int64_t iterations, int32_t *assignment, const Ops *ops, Comm *comm, Error *error)
+static Status iterate(KmeansState *state, const IndexRows *rows, const KmeansOptions *options,
+                      int64_t iterations, const Ops *ops, Comm *comm, Error *error)
 {
     TRY(kmeans_start(state, rows, options, ops, comm, error));
     while (state->iteration < iterations)
         TRY(kmeans_iterate(state, rows, options, ops, comm, error));
-    double inertia;
-    return kmeans_assign(state, rows, options, assignment, NULL, &inertia, ops, comm, error);
+    return STATUS_OK;
 }
 
 /* The centroids of level l - 1, which all ranks have, dealt to ranks and clustered. */
@@ -41,7 +40,10 @@ static Status cluster_centroids(HierarchicalKmeans *tree, int l, const KmeansOpt
     TRY(index_rows_place(&rows, comm, error));
     int32_t *parent = memory_alloc_array((size_t)below->k, sizeof *parent);
     tree->parent[l - 1] = parent;
-    TRY(cluster(&tree->level[l], &rows, options, iterations, parent + first, ops, comm, error));
+    KmeansState *state = &tree->level[l];
+    double inertia;
+    TRY(iterate(state, &rows, options, iterations, ops, comm, error));
+    TRY(kmeans_assign(state, &rows, options, parent + first, NULL, &inertia, ops, comm, error));
 
     int64_t *all = memory_alloc_array((size_t)below->k, sizeof *all);
     for (int64_t c = first; c < first + count; c++)
@@ -53,17 +55,18 @@ static Status cluster_centroids(HierarchicalKmeans *tree, int l, const KmeansOpt
     return STATUS_OK;
 }
 
-Status hierarchical_kmeans_run(HierarchicalKmeans *tree, const IndexRows *rows, const int64_t *sizes,
-                               int levels, int64_t iterations, const KmeansOptions *options, const Ops *ops,
-                               Comm *comm, Error *error)
+Status hierarchical_kmeans_grow(HierarchicalKmeans *tree, KmeansState *lowest, const IndexRows *rows,
+                                const int64_t *sizes, int levels, int64_t iterations,
+                                const KmeansOptions *options, const Ops *ops, Comm *comm, Error *error)
 {
-    *tree = (HierarchicalKmeans){0};
+    *tree = (HierarchicalKmeans){.level = {*lowest}};
+    *lowest = (KmeansState){0};
     TRY(comm_agree(comm, check(sizes, levels, error), error));
-    KmeansOptions lowest = *options;
-    lowest.k = sizes[0];
+    CHECK(tree->level[0].k == sizes[0]);
     tree->levels = levels;
     tree->assignment = memory_alloc_array((size_t)rows->count, sizeof *tree->assignment);
-    TRY(cluster(&tree->level[0], rows, &lowest, iterations, tree->assignment, ops, comm, error));
+    TRY(kmeans_assign(&tree->level[0], rows, options, tree->assignment, NULL, &tree->inertia, ops, comm,
+                      error));
     tree->population = memory_alloc_array((size_t)sizes[0], sizeof *tree->population);
     for (int64_t i = 0; i < rows->count; i++)
         tree->population[tree->assignment[i]]++;
@@ -76,6 +79,23 @@ Status hierarchical_kmeans_run(HierarchicalKmeans *tree, const IndexRows *rows, 
         TRY(cluster_centroids(tree, l, &above, iterations, ops, comm, error));
     }
     return STATUS_OK;
+}
+
+Status hierarchical_kmeans_run(HierarchicalKmeans *tree, const IndexRows *rows, const int64_t *sizes,
+                               int levels, int64_t iterations, const KmeansOptions *options, const Ops *ops,
+                               Comm *comm, Error *error)
+{
+    *tree = (HierarchicalKmeans){0};
+    TRY(comm_agree(comm, check(sizes, levels, error), error));
+    KmeansOptions lowest = *options;
+    KmeansState state;
+    lowest.k = sizes[0];
+    Status status = iterate(&state, rows, &lowest, iterations, ops, comm, error);
+    if (status == STATUS_OK)
+        return hierarchical_kmeans_grow(tree, &state, rows, sizes, levels, iterations, &lowest, ops, comm,
+                                        error);
+    kmeans_fini(&state);
+    return status;
 }
 
 void hierarchical_kmeans_fini(HierarchicalKmeans *tree)

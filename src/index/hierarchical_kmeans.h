@@ -26,6 +26,7 @@ typedef struct {
     int32_t *parent[HIERARCHICAL_KMEANS_LEVELS]; /* [l][level[l].k]: cluster of level l + 1; the last: NULL */
     int32_t *assignment; /* [rows->count] cluster of level 0 of this rank's rows; owned */
     int64_t *population; /* [level[0].k] rows of all ranks in each; owned */
+    double inertia;      /* sum of the rows' squared distances to their centroids */
 } HierarchicalKmeans;
 
 /* Descending sizes[levels]; `options` says the rest (its k is not read; init and batch_rows hold for level 0,
@@ -35,6 +36,12 @@ typedef struct {
 Status hierarchical_kmeans_run(HierarchicalKmeans *tree, const IndexRows *rows, const int64_t *sizes,
                                int levels, int64_t iterations, const KmeansOptions *options, const Ops *ops,
                                Comm *comm, Error *error);
+
+/* The same above a lowest level that is there already (one that was iterated, saved and restored by the
+ * caller): *lowest moves into the tree, also after failure. sizes[0] is its k. Collective over COMM. */
+Status hierarchical_kmeans_grow(HierarchicalKmeans *tree, KmeansState *lowest, const IndexRows *rows,
+                                const int64_t *sizes, int levels, int64_t iterations,
+                                const KmeansOptions *options, const Ops *ops, Comm *comm, Error *error);
 void hierarchical_kmeans_fini(HierarchicalKmeans *tree);
 
 #endif

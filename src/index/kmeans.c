@@ -15,12 +15,11 @@ static const double SPLIT = 1.0 / 1024.0; /* how far the halves of a split clust
 
 /* Work space of one pass over rows. */
 typedef struct {
-    float *rows;             /* [ROWS, d] */
-    float *scores;           /* of cluster_assign_block */
-    float *minus_half_norms; /* [k] */
-    int32_t *assignment;     /* [ROWS] */
-    float *distances;        /* [ROWS] */
-    double *sums;            /* [k, d] of each cluster's rows, then [k] their number, then the inertia */
+    ClusterAssign assign;
+    float *rows;         /* [ROWS, d] */
+    int32_t *assignment; /* [ROWS] */
+    float *distances;    /* [ROWS] */
+    double *sums;        /* [k, d] of each cluster's rows, then [k] their number, then the inertia */
 } Pass;
 
 static size_t sums_length(const KmeansState *state)
@@ -28,24 +27,19 @@ static size_t sums_length(const KmeansState *state)
     return (size_t)(state->k * state->d + state->k + 1);
 }
 
-static void pass_init(Pass *pass, const KmeansState *state, bool with_sums, int threads)
+static void pass_init(Pass *pass, const KmeansState *state, bool with_sums, const Ops *ops)
 {
-    size_t d = (size_t)state->d, k = (size_t)state->k;
-    pass->rows = memory_alloc_array(ROWS * d, sizeof *pass->rows);
-    pass->scores = memory_alloc_array((size_t)threads * CLUSTER_ASSIGN_TILE * CLUSTER_ASSIGN_CENTROIDS,
-                                      sizeof *pass->scores);
-    pass->minus_half_norms = memory_alloc_array(k, sizeof *pass->minus_half_norms);
+    cluster_assign_init(&pass->assign, state->centroids, state->k, state->d, ops);
+    pass->rows = memory_alloc_array((size_t)(ROWS * state->d), sizeof *pass->rows);
     pass->assignment = memory_alloc_array(ROWS, sizeof *pass->assignment);
     pass->distances = memory_alloc_array(ROWS, sizeof *pass->distances);
     pass->sums = memory_alloc_array(with_sums ? sums_length(state) : 0, sizeof *pass->sums);
-    cluster_assign_norms(pass->minus_half_norms, state->centroids, state->k, state->d);
 }
 
 static void pass_fini(Pass *pass)
 {
+    cluster_assign_fini(&pass->assign);
     memory_free(pass->rows);
-    memory_free(pass->scores);
-    memory_free(pass->minus_half_norms);
     memory_free(pass->assignment);
     memory_free(pass->distances);
     memory_free(pass->sums);
@@ -113,10 +107,9 @@ static void accumulate(Pass *pass, const KmeansState *state, int64_t n, int thre
     }
 }
 
-static void assign(Pass *pass, const KmeansState *state, int64_t n, const Ops *ops)
+static void assign(Pass *pass, int64_t n)
 {
-    cluster_assign_block(pass->assignment, pass->distances, pass->rows, n, state->d, state->centroids,
-                         pass->minus_half_norms, state->k, pass->scores, ops);
+    cluster_assign_block(&pass->assign, pass->assignment, pass->distances, pass->rows, n);
 }
 
 static Status pass_over_all(Pass *pass, const KmeansState *state, const IndexRows *rows, IndexRowsForm form,
@@ -125,7 +118,7 @@ static Status pass_over_all(Pass *pass, const KmeansState *state, const IndexRow
     for (int64_t first = 0; first < rows->count; first += ROWS) {
         int64_t n = rows->count - first < ROWS ? rows->count - first : ROWS;
         TRY(index_rows_read(rows, first, n, form, pass->rows, error));
-        assign(pass, state, n, ops);
+        assign(pass, n);
         accumulate(pass, state, n, ops->threads);
     }
     return STATUS_OK;
@@ -143,7 +136,7 @@ static Status pass_over_batch(Pass *pass, const KmeansState *state, const IndexR
         int64_t n = end - first < ROWS ? end - first : ROWS;
         status = index_rows_pick(rows, ids + first, n, form_of(options), pass->rows, error);
         if (status != STATUS_OK) break;
-        assign(pass, state, n, ops);
+        assign(pass, n);
         accumulate(pass, state, n, ops->threads);
     }
     memory_free(ids);
@@ -216,7 +209,7 @@ Status kmeans_iterate(KmeansState *state, const IndexRows *rows, const KmeansOpt
 {
     CHECK(rows->d == state->d && options->k == state->k);
     Pass pass;
-    pass_init(&pass, state, true, ops->threads);
+    pass_init(&pass, state, true, ops);
     Status status = options->batch_rows > 0 ? pass_over_batch(&pass, state, rows, options, ops, error)
                                             : pass_over_all(&pass, state, rows, form_of(options), ops, error);
     status = comm_agree(comm, status, error);
@@ -241,14 +234,14 @@ Status kmeans_assign(const KmeansState *state, const IndexRows *rows, const Kmea
 {
     CHECK(rows->d == state->d);
     Pass pass;
-    pass_init(&pass, state, false, ops->threads);
+    pass_init(&pass, state, false, ops);
     Status status = STATUS_OK;
     *inertia = 0.0;
     for (int64_t first = 0; first < rows->count && status == STATUS_OK; first += ROWS) {
         int64_t n = rows->count - first < ROWS ? rows->count - first : ROWS;
         status = index_rows_read(rows, first, n, form_of(options), pass.rows, error);
         if (status != STATUS_OK) break;
-        assign(&pass, state, n, ops);
+        assign(&pass, n);
         memcpy(assignment + first, pass.assignment, (size_t)n * sizeof *assignment);
         if (distances) memcpy(distances + first, pass.distances, (size_t)n * sizeof *distances);
         for (int64_t i = 0; i < n; i++)

@@ -16,8 +16,8 @@
  * it does what the first would have. The same seed gives the same bits on the same ranks and threads, and on
  * others the same but for rounding of sums (fp64).
  *
- * Memory of a rank, bytes: k * (12 d + 20), 16384 d for a block of rows, 256 k for each thread; nothing grows
- * with the rows. At the start rank 0 holds the sample of k-means++, too: 4 d init_rows.
+ * Memory of a rank, bytes: k * (12 d + 24), 20480 d for blocks of rows and centroids, 32 kB for each thread;
+ * nothing grows with the rows. At the start rank 0 holds the sample of k-means++, too: 4 d init_rows.
  */
 #ifndef DINOBATCH_INDEX_KMEANS_H
 #define DINOBATCH_INDEX_KMEANS_H

@@ -4,83 +4,109 @@
 #include "base/memory.h"
 #include "ops/cpu/sgemm.h"
 
+#include <omp.h>
 #include <string.h>
 
 enum {
     QUERIES = 256, /* of one product */
     ROWS = 512,
+    LOCKS = 1024,
 };
 
-/* The queries of one thread, by the list that they look at. */
+/* Some of the queries that look at one list: query[first .. end). */
 typedef struct {
-    int64_t *start; /* [lists + 1] into query */
-    int64_t *query; /* [queries * nprobe] */
-    float *block;   /* [QUERIES, d] */
-    float *scores;  /* [QUERIES, ROWS] */
-} Part;
+    int64_t list, first, end;
+} Visit;
 
-/* Queries [first, end), grouped by probes[.., nprobe]. */
-static Part part_create(const int64_t *probes, int64_t first, int64_t end, int64_t nprobe, int64_t lists,
-                        int64_t d)
+/* The queries by the list that they look at, cut into visits, which threads take as they come. */
+typedef struct {
+    const ExactScan *scan;
+    const FaissIndex *index;
+    int64_t d;
+    int64_t *query; /* [n * nprobe] owned */
+    Visit *visits;  /* [visit_count] list by list; owned */
+    int64_t visit_count;
+    Neighbour *neighbours;  /* [n, k] heaps */
+    omp_lock_t lock[LOCKS]; /* of the heaps of the queries q, q + LOCKS, ... */
+} Visiting;
+
+/* What a thread works in. */
+typedef struct {
+    float *block;  /* [QUERIES, d] */
+    float *scores; /* [QUERIES, ROWS] */
+} Desk;
+
+/* visiting->query, visits = the pairs of probes[count], `nprobe` lists a query (-1: none). */
+static void plan(Visiting *visiting, const int64_t *probes, int64_t count, int64_t nprobe)
 {
-    Part part = {.start = memory_alloc_array((size_t)lists + 2, sizeof *part.start),
-                 .query = memory_alloc_array((size_t)((end - first) * nprobe), sizeof *part.query),
-                 .block = memory_alloc_array((size_t)(QUERIES * d), sizeof *part.block),
-                 .scores = memory_alloc_array((size_t)QUERIES * ROWS, sizeof *part.scores)};
+    int64_t lists = faiss_shim_lists(visiting->index);
+    int64_t *start = memory_alloc_array((size_t)lists + 2, sizeof *start);
+    visiting->query = memory_alloc_array((size_t)count, sizeof *visiting->query);
+    visiting->visits = memory_alloc_array((size_t)(lists + count / QUERIES), sizeof *visiting->visits);
     /* counted two places further on, so that filling leaves the beginnings in place */
-    for (int64_t i = first * nprobe; i < end * nprobe; i++)
-        if (probes[i] >= 0) part.start[probes[i] + 2]++;
+    for (int64_t i = 0; i < count; i++)
+        if (probes[i] >= 0) start[probes[i] + 2]++;
     for (int64_t l = 0; l < lists; l++)
-        part.start[l + 2] += part.start[l + 1];
-    for (int64_t i = first * nprobe; i < end * nprobe; i++)
-        if (probes[i] >= 0) part.query[part.start[probes[i] + 1]++] = i / nprobe;
-    return part;
+        start[l + 2] += start[l + 1];
+    for (int64_t i = 0; i < count; i++)
+        if (probes[i] >= 0) visiting->query[start[probes[i] + 1]++] = i / nprobe;
+    for (int64_t l = 0; l < lists; l++)
+        for (int64_t first = start[l]; first < start[l + 1]; first += QUERIES) {
+            int64_t end = start[l + 1] - first < QUERIES ? start[l + 1] : first + QUERIES;
+            visiting->visits[visiting->visit_count++] = (Visit){l, first, end};
+        }
+    memory_free(start);
 }
 
-static void part_destroy(Part *part)
+/* The visit's queries against all rows of its list. */
+static void visit_list(Visiting *visiting, const Visit *visit, const Desk *desk)
 {
-    memory_free(part->start);
-    memory_free(part->query);
-    memory_free(part->block);
-    memory_free(part->scores);
-}
-
-/* query[m] against all rows of a list. */
-static void scan_list(const ExactScan *scan, const FaissIndex *index, int64_t d, int64_t list,
-                      const int64_t *query, int64_t m, const Part *part, Neighbour *lists)
-{
+    const ExactScan *scan = visiting->scan;
     const float *rows;
-    const int64_t *ids;
-    int64_t count = faiss_shim_list(index, list, &rows, &ids);
+    const int64_t *ids, *query = visiting->query + visit->first;
+    int64_t m = visit->end - visit->first, d = visiting->d;
+    int64_t count = faiss_shim_list(visiting->index, visit->list, &rows, &ids);
     if (count == 0) return;
     for (int64_t i = 0; i < m; i++)
-        memcpy(part->block + i * d, scan->queries + query[i] * d, (size_t)d * sizeof *part->block);
+        memcpy(desk->block + i * d, scan->queries + query[i] * d, (size_t)d * sizeof *desk->block);
     for (int64_t first = 0; first < count; first += ROWS) {
         int64_t n = count - first < ROWS ? count - first : ROWS;
-        sgemm_run(m, n, d, (SgemmOperand){part->block, d, false}, (SgemmOperand){rows + first * d, d, true},
-                  false, part->scores, ROWS);
-        for (int64_t i = 0; i < m; i++)
-            exact_scan_offer(scan, query[i], part->scores + i * ROWS, rows + first * d, n, d, ids + first, 0,
-                             lists + query[i] * scan->k);
+        sgemm_run(m, n, d, (SgemmOperand){desk->block, d, false}, (SgemmOperand){rows + first * d, d, true},
+                  false, desk->scores, ROWS);
+        for (int64_t i = 0; i < m; i++) {
+            omp_lock_t *lock = &visiting->lock[query[i] % LOCKS];
+            omp_set_lock(lock);
+            exact_scan_offer(scan, query[i], desk->scores + i * ROWS, rows + first * d, n, d, ids + first, 0,
+                             visiting->neighbours + query[i] * scan->k);
+            omp_unset_lock(lock);
+        }
     }
 }
 
-/* The queries [first, end), which no other thread touches. */
-static void scan_part(const ExactScan *scan, const FaissIndex *index, int64_t d, const int64_t *probes,
-                      int64_t nprobe, int64_t first, int64_t end, Neighbour *lists)
+/* By all threads: a list's rows are read once for each QUERIES queries, however many threads there are. */
+static void visit_all(Visiting *visiting, int threads)
 {
-    int64_t list_count = faiss_shim_lists(index);
-    Part part = part_create(probes, first, end, nprobe, list_count, d);
-    for (int64_t q = first; q < end; q++)
-        neighbour_list_clear(lists + q * scan->k, scan->k);
-    for (int64_t l = 0; l < list_count; l++)
-        for (int64_t from = part.start[l]; from < part.start[l + 1]; from += QUERIES) {
-            int64_t m = part.start[l + 1] - from < QUERIES ? part.start[l + 1] - from : QUERIES;
-            scan_list(scan, index, d, l, part.query + from, m, &part, lists);
-        }
-    for (int64_t q = first; q < end; q++)
-        neighbour_list_sort(lists + q * scan->k, scan->k);
-    part_destroy(&part);
+    const ExactScan *scan = visiting->scan;
+    for (int i = 0; i < LOCKS; i++)
+        omp_init_lock(&visiting->lock[i]);
+#pragma omp parallel num_threads(threads)
+    {
+        Desk desk = {.block = memory_alloc_array((size_t)(QUERIES * visiting->d), sizeof *desk.block),
+                     .scores = memory_alloc_array((size_t)QUERIES * ROWS, sizeof *desk.scores)};
+#pragma omp for schedule(static)
+        for (int64_t q = 0; q < scan->n; q++)
+            neighbour_list_clear(visiting->neighbours + q * scan->k, scan->k);
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < visiting->visit_count; i++)
+            visit_list(visiting, &visiting->visits[i], &desk);
+#pragma omp for schedule(static)
+        for (int64_t q = 0; q < scan->n; q++)
+            neighbour_list_sort(visiting->neighbours + q * scan->k, scan->k);
+        memory_free(desk.block);
+        memory_free(desk.scores);
+    }
+    for (int i = 0; i < LOCKS; i++)
+        omp_destroy_lock(&visiting->lock[i]);
 }
 
 Status list_scan_run(const ExactScan *scan, const FaissIndex *index, int64_t d, int64_t nprobe,
@@ -91,11 +117,11 @@ Status list_scan_run(const ExactScan *scan, const FaissIndex *index, int64_t d, 
     int64_t *probes = memory_alloc_array((size_t)(scan->n * nprobe), sizeof *probes);
     Status status = faiss_shim_probe(index, scan->n, scan->queries, nprobe, probes, ops->threads, error);
     if (status == STATUS_OK) {
-        int parts = ops->threads;
-#pragma omp parallel for schedule(static) num_threads(parts)
-        for (int part = 0; part < parts; part++)
-            scan_part(scan, index, d, probes, nprobe, scan->n * part / parts, scan->n * (part + 1) / parts,
-                      lists);
+        Visiting visiting = {.scan = scan, .index = index, .d = d, .neighbours = lists};
+        plan(&visiting, probes, scan->n * nprobe, nprobe);
+        visit_all(&visiting, ops->threads);
+        memory_free(visiting.visits);
+        memory_free(visiting.query);
     }
     memory_free(probes);
     return status;

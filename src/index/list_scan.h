@@ -13,7 +13,8 @@
 #include "index/faiss_shim.h"
 
 /* lists[n, k] are filled, sorted. `index` keeps rows of d columns as they are (faiss_shim_is_exact), in
- * lists. Allocates 16 bytes a query and list, and 4 (d + 512) * 256 for each thread. Not collective. */
+ * lists. Allocates 16 bytes a query and list, 32 a list, and 4 (d + 512) * 256 for each thread. Not
+ * collective. */
 Status list_scan_run(const ExactScan *scan, const FaissIndex *index, int64_t d, int64_t nprobe,
                      Neighbour *lists, const Ops *ops, Error *error);
 

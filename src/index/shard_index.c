@@ -2,6 +2,7 @@
 #include "index/shard_index.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/memory.h"
 
 #include <string.h>
@@ -16,6 +17,7 @@ struct ShardIndex {
     const IndexRows *pool; /* borrowed */
     ShardIndexOptions options;
     FaissIndex *faiss; /* owned; NULL: Flat */
+    ShardIndexSeconds seconds;
 };
 
 OpsLimits shard_index_limits(int64_t d)
@@ -136,9 +138,12 @@ static Status build(ShardIndex *index, const Ops *ops, Comm *comm, Error *error)
     if (status == STATUS_OK && faiss_shim_lists(index->faiss) == 0)
         status = status_fail(error, STATUS_INPUT, "%s: not a kind of index", index->options.factory);
     TRY(comm_agree(comm, status, error));
+    double start = clock_seconds();
     TRY(train(index->faiss, pool, &index->options, ops, comm, error));
     TRY(hand_out(&index->faiss, comm, error));
+    index->seconds.train = clock_seconds() - start;
     status = fill(index->faiss, pool, ops->threads, error);
+    index->seconds.fill = clock_seconds() - start - index->seconds.train;
     if (status == STATUS_OK && index->options.gpu)
         status = faiss_shim_to_gpu(index->faiss, index->options.nprobe, error);
     return comm_agree(comm, status, error);
@@ -166,6 +171,18 @@ void shard_index_destroy(ShardIndex *index)
     if (!index) return;
     faiss_shim_destroy(index->faiss);
     memory_free(index);
+}
+
+void shard_index_tune(ShardIndex *index, int64_t nprobe, int64_t refine)
+{
+    CHECK(index->faiss && !index->options.gpu && nprobe >= 1 && refine >= 0);
+    index->options.nprobe = nprobe;
+    index->options.refine = refine;
+}
+
+ShardIndexSeconds shard_index_seconds(const ShardIndex *index)
+{
+    return index->seconds;
 }
 
 size_t shard_index_bytes(const ShardIndex *index)

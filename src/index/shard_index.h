@@ -47,6 +47,17 @@ OpsLimits shard_index_limits(int64_t d);
 Status shard_index_create(ShardIndex **out, const IndexRows *pool, const ShardIndexOptions *options,
                           const Ops *ops, Comm *comm, Error *error);
 
+/* How searches look from now on: nprobe and refine of ShardIndexOptions. Not for Flat, nor for an index on
+ * GPUs. The same on all ranks; not collective. */
+void shard_index_tune(ShardIndex *index, int64_t nprobe, int64_t refine);
+
+/* How long making the index took on this rank: learning lists and codes on rank 0 with the waiting for it,
+ * and adding this rank's rows (assignment included). 0 for Flat. Not collective. */
+typedef struct {
+    double train, fill;
+} ShardIndexSeconds;
+ShardIndexSeconds shard_index_seconds(const ShardIndex *index);
+
 /* Fine on NULL. Not collective. */
 void shard_index_destroy(ShardIndex *index);
 

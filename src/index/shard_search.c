@@ -17,6 +17,7 @@ typedef struct {
     const Ops *ops;
     Comm *comm;
     int64_t d, k;
+    int64_t views;    /* queries of a group */
     int64_t block;    /* queries of one rank in a round */
     int64_t rounds;   /* of all ranks */
     int64_t *places;  /* [size, 2] first id and count of each rank's queries */
@@ -24,7 +25,7 @@ typedef struct {
     int64_t *heads;   /* [size] */
     float *mine;      /* [block, d] */
     float *all;       /* [Q, d] */
-    int64_t *ids;     /* [Q] */
+    int64_t *ids;     /* [Q] groups */
     float *pool;      /* [EXACT_SCAN_BLOCK, d] */
     Neighbour *local; /* [Q, k] of all queries in this rank's rows */
     Neighbour *come;  /* [size, block, k] of this rank's queries in all ranks' rows */
@@ -39,7 +40,7 @@ static int64_t in_round(const Searching *s, int rank, int64_t round)
 
 /* --- one round --- */
 
-/* s->all, s->ids = the queries of all ranks, without gaps; returns their number. */
+/* s->all, s->ids = the queries of all ranks, without gaps, and their groups; returns their number. */
 static int64_t gather_queries(Searching *s, int64_t round)
 {
     int size = comm_size(s->comm);
@@ -49,7 +50,7 @@ static int64_t gather_queries(Searching *s, int64_t round)
         int64_t n = in_round(s, r, round);
         memmove(s->all + total * s->d, s->all + r * s->block * s->d, (size_t)(n * s->d) * sizeof *s->all);
         for (int64_t i = 0; i < n; i++)
-            s->ids[total + i] = s->places[2 * r] + round * s->block + i;
+            s->ids[total + i] = (s->places[2 * r] + round * s->block + i) / s->views;
         total += n;
     }
     return total;
@@ -114,7 +115,7 @@ static void plan(Searching *s)
 {
     int size = comm_size(s->comm);
     int64_t all = s->search->queries > 0 ? s->search->queries : SHARD_SEARCH_QUERIES;
-    s->block = all / size > 0 ? all / size : 1;
+    s->block = all / size / s->views > 0 ? all / size / s->views * s->views : s->views;
     s->places = memory_alloc_array(2 * (size_t)size, sizeof *s->places);
     int64_t mine[2] = {s->queries->first, s->queries->count};
     comm_all_gather(s->comm, s->places, mine, 2, DTYPE_I64, NULL);
@@ -148,7 +149,9 @@ Status shard_search_run(const ShardIndex *index, const IndexRows *queries, const
                         ShardSearchSink sink, void *context, const Ops *ops, Comm *comm, Error *error)
 {
     const IndexRows *pool = shard_index_pool(index);
-    CHECK(!search->not_itself || queries->total == pool->total);
+    int64_t views = search->views > 0 ? search->views : 1;
+    CHECK(!search->not_itself || queries->total == pool->total * views);
+    CHECK(queries->first % views == 0 && queries->count % views == 0);
     TRY(comm_agree(comm, check(pool, queries, search, error), error));
     Searching searching = {.index = index,
                            .queries = queries,
@@ -156,7 +159,8 @@ Status shard_search_run(const ShardIndex *index, const IndexRows *queries, const
                            .ops = ops,
                            .comm = comm,
                            .d = pool->d,
-                           .k = search->k};
+                           .k = search->k,
+                           .views = views};
     plan(&searching);
     Status status = STATUS_OK;
     for (int64_t round = search->first_round; round < searching.rounds && status == STATUS_OK; round++)

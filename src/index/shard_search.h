@@ -27,7 +27,9 @@ typedef struct {
     int64_t k;           /* neighbours of a query, at least 1 */
     double above;        /* only those more similar than this; -INFINITY: all */
     bool not_itself;     /* queries are the pool itself: the row with the query's id is no neighbour */
-    int64_t queries;     /* of one round, all ranks together; 0: SHARD_SEARCH_QUERIES */
+    int64_t views;       /* queries come in groups of so many, the views of one picture, which a round never
+                            parts; with not_itself the number of the group is the row; 0: 1 */
+    int64_t queries;     /* of one round, all ranks together, but a group a rank; 0: SHARD_SEARCH_QUERIES */
     int64_t first_round; /* rounds before it are left out: where a run that was stopped goes on */
 } ShardSearch;
 

@@ -2,8 +2,8 @@
 #include "../support/index_support.h"
 #include "../support/ops_support.h"
 #include "base/memory.h"
-#include "faiss_peer.h"
 #include "index/balanced_sample.h"
+#include "index/faiss_shim.h"
 #include "index/shard_index.h"
 
 #include <criterion/criterion.h>
@@ -78,7 +78,9 @@ static void compare(bool spherical, int64_t k)
     for (int seed = 0; seed < SEEDS; seed++) {
         KmeansOptions options = {.k = k, .spherical = spherical, .seed = (uint64_t)seed};
         ours += run(&f, &options, ITERATIONS);
-        faiss_peer_kmeans(N, D, values, k, ITERATIONS, spherical, seed + 1, peer.centroids);
+        cr_assert_eq(
+            faiss_shim_kmeans(peer.centroids, k, values, N, D, ITERATIONS, spherical, seed + 1, 1, &f.error),
+            STATUS_OK, "%s", f.error.text);
         faiss += inertia_of(&f, &peer, &options);
         options.init = KMEANS_INIT_PLUS_PLUS;
         plus_plus += run(&f, &options, ITERATIONS);

@@ -121,6 +121,9 @@ Test(shard_search, all_lists_are_exact_to_the_bit)
 {
     ShardIndexOptions lists = {.factory = "IVF16,Flat", .nprobe = 16, .seed = 1};
     expect_exact(&lists, &(ShardSearch){.k = K, .above = 0.5, .not_itself = true, .queries = 200}, 1);
+    expect_exact(&lists, &(ShardSearch){.k = K, .above = -INFINITY, .not_itself = true}, 4);
+    lists = (ShardIndexOptions){.factory = "IVF2,Flat", .nprobe = 2, .seed = 1}; /* threads share a list */
+    expect_exact(&lists, &(ShardSearch){.k = K, .above = -INFINITY}, 3);
 }
 
 /* Mean share of the naive neighbours that are found. */
@@ -219,6 +222,102 @@ Test(knn_graph, copies_are_found_and_a_stopped_run_goes_on)
     component_labels_fini(&graph.labels);
     shard_index_destroy(index);
     fixture_destroy(&f);
+}
+
+typedef struct {
+    IndexEdge edges[32];
+    int64_t n, rounds, pictures;
+} Edges;
+
+static Status list_edges(void *context, const KnnGraphRound *round, Error *error)
+{
+    Edges *list = context;
+    (void)error;
+    cr_assert_eq(round->first, list->pictures);
+    list->pictures += round->count;
+    list->rounds++;
+    for (int64_t i = 0; i < round->n; i++)
+        list->edges[list->n++] = round->edges[i];
+    return STATUS_OK;
+}
+
+/* Three pictures of two views each, and the whole ones in the index: the k rows that either view is most
+ * like, each once, never the picture itself, nearest first. */
+Test(knn_graph, views_share_their_pictures_neighbours)
+{
+    Fixture f = fixture_create(1);
+    const float whole[] = {1, 0, 0, 1, 0.6f, 0.8f};
+    const float views[] = {1, 0, 0.28f, 0.96f, 0, 1, 0, 1, 0.6f, 0.8f, 0.96f, 0.28f};
+    IndexRows pool = index_rows_memory("whole", whole, 3, 2), from = index_rows_memory("views", views, 6, 2);
+    ShardIndex *index = NULL;
+    cr_assert_eq(
+        shard_index_create(&index, &pool, &(ShardIndexOptions){.factory = "Flat"}, f.ops, f.comm, &f.error),
+        STATUS_OK);
+    const IndexEdge all[] = {{0, 1, 0.96f}, {0, 2, 0.936f}, {1, 2, 0.8f}, {2, 0, 0.96f}, {2, 1, 0.8f}};
+    for (int64_t k = 1; k <= 2; k++) {
+        Edges edges = {.n = 0};
+        KnnGraph wanted = {.k = k, .threshold = 0.5, .from = &from, .views = 2, .queries = 1};
+        cr_assert_eq(knn_graph_run(index, &wanted, list_edges, &edges, f.ops, f.comm, &f.error), STATUS_OK);
+        cr_assert(edges.rounds == 3 && edges.pictures == 3 && edges.n == (k == 1 ? 3 : 5));
+        for (int64_t i = 0, at = 0; i < 5; i++) {
+            if (k == 1 && i > 0 && all[i].a == all[i - 1].a) continue;
+            const IndexEdge *edge = &edges.edges[at++];
+            cr_expect(edge->a == all[i].a && edge->b == all[i].b, "k %lld edge %lld", (long long)k,
+                      (long long)i);
+            cr_expect_float_eq(edge->similarity, all[i].similarity, 1e-6);
+        }
+    }
+    shard_index_destroy(index);
+    fixture_destroy(&f);
+}
+
+/* Directions in a plane, in degrees; the graph of all of them with k = 4, with these options. */
+static Edges graph_of_angles(const double *degrees, int64_t n, double threshold, double background_most)
+{
+    float values[16];
+    for (int64_t i = 0; i < n; i++) {
+        values[2 * i] = (float)cos(degrees[i] * M_PI / 180);
+        values[2 * i + 1] = (float)sin(degrees[i] * M_PI / 180);
+    }
+    Fixture f = fixture_create(1);
+    IndexRows pool = index_rows_memory("angles", values, n, 2);
+    ShardIndex *index = NULL;
+    cr_assert_eq(
+        shard_index_create(&index, &pool, &(ShardIndexOptions){.factory = "Flat"}, f.ops, f.comm, &f.error),
+        STATUS_OK);
+    Edges edges = {.n = 0};
+    KnnGraph wanted = {
+        .k = 4, .threshold = threshold, .normalised = true, .background_most = background_most};
+    cr_assert_eq(knn_graph_run(index, &wanted, list_edges, &edges, f.ops, f.comm, &f.error), STATUS_OK);
+    shard_index_destroy(index);
+    fixture_destroy(&f);
+    return edges;
+}
+
+/* Row 0 has neighbours at 10, 20, 60 and 90 degrees: its background is the mean of the cosines to the last
+ * two. */
+Test(knn_graph, normalised_edges_are_as_high_as_they_are_above_the_background)
+{
+    const double degrees[] = {0, 10, 20, 60, 90};
+    Edges edges = graph_of_angles(degrees, 5, 0.68, 1.0);
+    double background = (cos(M_PI / 3) + 0) / 2;
+    cr_expect(edges.edges[0].a == 0 && edges.edges[0].b == 1);
+    cr_expect_float_eq(edges.edges[0].similarity, cos(M_PI / 18) - background, 1e-6);
+    cr_expect(edges.edges[1].a == 0 && edges.edges[1].b == 2);
+    cr_expect_float_eq(edges.edges[1].similarity, cos(M_PI / 9) - background, 1e-6);
+    cr_assert_eq(edges.n, 3, "of the others 90 degrees alone is far from all but one");
+    cr_expect(edges.edges[2].a == 4 && edges.edges[2].b == 3);
+}
+
+/* With more copies than neighbours, copies are the background: only its bound lets them see each other. */
+Test(knn_graph, a_bound_of_the_background_keeps_large_groups)
+{
+    const double degrees[] = {0, 0, 0, 0, 0, 0, 90};
+    cr_expect_eq(graph_of_angles(degrees, 7, 0.2, 1.0).n, 0);
+    Edges edges = graph_of_angles(degrees, 7, 0.2, 0.5);
+    cr_expect_eq(edges.n, 6 * 4);
+    for (int64_t i = 0; i < edges.n; i++)
+        cr_expect_float_eq(edges.edges[i].similarity, 0.5, 1e-6);
 }
 
 /* More equal rows than neighbours are asked for: all of them are one component. */
