@@ -148,6 +148,12 @@ static Status run_on_images(JobContext *context, Report *report, Error *error)
 static Status read_part(const FeaturesFile *file, const char *path, int rank, int ranks, FeatureRows *rows,
                         Error *error)
 {
+    if (file->meta.views > 1)
+        return status_fail(error, STATUS_INPUT,
+                           "%s: has %lld views of each picture; k-NN wants features without --views", path,
+                           (long long)file->meta.views);
+    if (file->meta.upside_down)
+        return status_fail(error, STATUS_INPUT, "%s: is of pictures upside down", path);
     int64_t first = file->n * rank / ranks, last = file->n * (rank + 1) / ranks;
     feature_rows_init(rows, last - first, file->d);
     rows->count = last - first;

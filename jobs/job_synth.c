@@ -1,13 +1,17 @@
-/* job_synth.c - writes the procedural labelled data set: image files or HDF5 shards, masks, and the truth.
+/* job_synth.c - writes the procedural labelled data set: image files or HDF5 shards, masks, and the truth; or
+ * drawn descriptors with duplicates in known places.
  *
  *   dinobatch synth --output-dir DIR [--data synthetic:OPTIONS] [--format folder|hdf5] [--jpeg QUALITY]
  *                   [--masks]
+ *   dinobatch synth --output-dir FILE.h5 --features OPTIONS
  */
 #include "data/data_pack.h"
 #include "data/data_spec.h"
 #include "data/synthetic_export.h"
 #include "data/synthetic_set.h"
+#include "features/synthetic_features.h"
 #include "job.h"
+#include "job_threads.h"
 #include "run/run_folder.h"
 #include "run/version.h"
 
@@ -20,6 +24,10 @@ const OptionSpec job_synth_options[] = {
     {"format", "folder|hdf5", "image files by class (default), or shards as `pack` writes them", false},
     {"jpeg", "QUALITY", "JPEG of this quality, 1 to 100, instead of PNG (folder only)", false},
     {"masks", NULL, "also the segmentation mask of every image", false},
+    {"features", "OPTIONS",
+     "a features file instead, with duplicates as labels: "
+     "rows=100000,columns=512,clusters=1000,duplicates=0.3,copies=4,seed=0 (the defaults)",
+     false},
     {0},
 };
 
@@ -96,14 +104,39 @@ static void print_result(const JobContext *context, const Request *request)
     cJSON_Delete(tree);
 }
 
+/* By rank 0. */
+static Status write_features(const JobContext *context, const char *spec, const char *path, Error *error)
+{
+    SyntheticFeatures features;
+    if (!path) return status_fail(error, STATUS_INPUT, "synth --features needs --output-dir FILE.h5");
+    TRY(synthetic_features_parse(&features, spec, error));
+    bool speaks = comm_rank(context->comm) == 0;
+    Status status = STATUS_OK;
+    if (speaks)
+        status = synthetic_features_write(&features, path, spec, version_number(),
+                                          job_threads(context, context->config), context->log, error);
+    TRY(comm_agree(context->comm, status, error));
+    if (!speaks) return STATUS_OK;
+    long long objects = (long long)synthetic_features_objects(&features);
+    if (context->json)
+        printf("{\"job\":\"synth\",\"rows\":%lld,\"columns\":%lld,\"objects\":%lld}\n",
+               (long long)features.rows, (long long)features.columns, objects);
+    else
+        printf("%s: %lld rows of %lld, of %lld objects\n", path, (long long)features.rows,
+               (long long)features.columns, objects);
+    return STATUS_OK;
+}
+
 Status job_synth(JobContext *context, Error *error)
 {
+    const char *features = options_get(context->options, "features");
+    if (features) return write_features(context, features, context->options->output_dir, error);
     Request request;
     TRY(parse(context, &request, error));
     Comm *comm = context->comm;
     bool speaks = comm_rank(comm) == 0;
     TRY(comm_agree(comm, speaks ? run_folder_make_path(request.export.folder, error) : STATUS_OK, error));
-    TRY(run_start_manifest(context->run, request.export.folder, "cpu", error));
+    TRY(run_start_manifest(context->run, request.export.folder, "manifest.json", "cpu", error));
     TRY(request.hdf5 ? write_shards(context, &request, error)
                      : synthetic_export_images(&request.export, comm, error));
     TRY(comm_agree(comm, speaks ? synthetic_export_truth(&request.export, error) : STATUS_OK, error));

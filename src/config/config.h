@@ -66,6 +66,12 @@ typedef enum { CONFIG_DECODE_EXACT, CONFIG_DECODE_SCALED } ConfigDecode;
 
 typedef enum { CONFIG_LINKS_POOL, CONFIG_LINKS_NONE } ConfigLinks;
 
+typedef enum { CONFIG_CLUSTER_ROWS, CONFIG_CLUSTER_PLUS_PLUS } ConfigClusterInit;
+
+typedef enum { CONFIG_RETRIEVE_AUTO, CONFIG_RETRIEVE_SAMPLE, CONFIG_RETRIEVE_CLUSTER } ConfigRetrieve;
+
+typedef enum { CONFIG_COLLISIONS_KEEP, CONFIG_COLLISIONS_REMOVE } ConfigCollisions;
+
 /* --- the keys
  * -------------------------------------------------------------------------------------------------- */
 
@@ -220,14 +226,32 @@ typedef struct {
         bool gpu;
         int64_t seed;
         double save_minutes;
+        bool score_normalization;
         struct {
-            double threshold;
+            double false_links, false_references;
+        } calibrate;
+        struct {
+            double threshold, background_most;
         } dedup;
         struct {
-            double threshold;
+            double threshold, background_most;
             ConfigLinks links;
             char *index; /* over the references */
         } exclude;
+        struct {
+            int64_t k, iterations;
+            int64_t batch_rows; /* 0: all */
+            bool spherical;
+            ConfigClusterInit init;
+            ConfigList levels; /* clusters of the levels above; 0: none */
+            int64_t sample;    /* rows; 0: no sample */
+        } cluster;
+        struct {
+            ConfigRetrieve mode;
+            int64_t neighbours, switch_size;
+            int64_t min_queries, per_cluster, cap;
+            ConfigCollisions collisions;
+        } retrieve;
     } curation;
 
     ConfigOrigin *origins; /* [number of keys], in table order; owned; not a key */

@@ -62,8 +62,8 @@ const ConfigKey CONFIG_KEYS_DATA[] = {
      .low = 0, .high = 1e12, .may_change = true},
     {CONFIG_KEY(
          evaluation.train_dataset_path, "",
-         "labelled images that vote, as a data set spec; empty = none; ;offset=K, ;stride=K, ;limit=N or "
-         ";per_class=N behind it select a part"),
+         "labelled images that vote, as a data set spec; empty = none; ;offset=K, ;stride=K, ;limit=N, "
+         ";per_class=N or ;spread=N behind it select a part"),
      .may_change = true, .ours = true},
     {CONFIG_KEY(evaluation.val_dataset_path, "", "labelled images that are classified; empty = none"),
      .may_change = true, .ours = true},

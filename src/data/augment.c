@@ -238,32 +238,55 @@ static int64_t centre(int64_t length, int64_t crop)
     return (int64_t)rint((double)(length - crop) / 2.0);
 }
 
-static ImageResizeSource load_whole(const Image *image, AugmentScratch *scratch)
+static AugmentBox load_whole(const Image *image, AugmentScratch *scratch)
 {
     augment_load(scratch, image);
+    return (AugmentBox){.height = image->height, .width = image->width};
+}
+
+static ImageResizeSource source_of_box(const AugmentScratch *scratch, const AugmentBox *box)
+{
+    CHECK(box->top >= 0 && box->height >= 1 && box->top + box->height <= scratch->part.height);
+    CHECK(box->left >= 0 && box->width >= 1 && box->left + box->width <= scratch->part.width);
     return (ImageResizeSource){.planes = scratch->picture,
-                               .picture_height = image->height,
-                               .picture_width = image->width,
-                               .height = image->height,
-                               .width = image->width};
+                               .picture_height = scratch->part.height,
+                               .picture_width = scratch->part.width,
+                               .top = box->top,
+                               .left = box->left,
+                               .height = box->height,
+                               .width = box->width};
+}
+
+void augment_resize_box(const AugmentBox *box, int64_t height, int64_t width, uint8_t *out,
+                        AugmentScratch *scratch)
+{
+    ImageResizeSource source = source_of_box(scratch, box);
+    ImageResizeTarget target = {.height = height,
+                                .width = width,
+                                .rows = height,
+                                .columns = width,
+                                .mirror = box->mirror,
+                                .filter = IMAGE_RESIZE_BILINEAR};
+    image_resize(&source, &target, out, &scratch->resize);
 }
 
 void augment_resize(const Image *image, int64_t height, int64_t width, uint8_t *out, AugmentScratch *scratch)
 {
-    ImageResizeSource source = load_whole(image, scratch);
-    ImageResizeTarget target = {
-        .height = height, .width = width, .rows = height, .columns = width, .filter = IMAGE_RESIZE_BILINEAR};
-    image_resize(&source, &target, out, &scratch->resize);
+    AugmentBox whole = load_whole(image, scratch);
+    augment_resize_box(&whole, height, width, out, scratch);
 }
 
-void augment_eval(const Image *image, int64_t resize_size, int64_t crop_size, uint8_t *crop,
-                  AugmentScratch *scratch)
+void augment_eval_box(const AugmentBox *box, int64_t resize_size, int64_t crop_size, uint8_t *crop,
+                      AugmentScratch *scratch)
 {
     CHECK(crop_size >= 1 && crop_size <= resize_size);
-    int64_t width = image->width, height = image->height;
-    ImageResizeSource source = load_whole(image, scratch);
-    ImageResizeTarget target = {
-        .height = resize_size, .width = resize_size, .rows = crop_size, .columns = crop_size};
+    int64_t width = box->width, height = box->height;
+    ImageResizeSource source = source_of_box(scratch, box);
+    ImageResizeTarget target = {.height = resize_size,
+                                .width = resize_size,
+                                .rows = crop_size,
+                                .columns = crop_size,
+                                .mirror = box->mirror};
     if (width <= height)
         target.height = (int64_t)((double)(resize_size * height) / (double)width);
     else
@@ -271,4 +294,11 @@ void augment_eval(const Image *image, int64_t resize_size, int64_t crop_size, ui
     target.top = centre(target.height, crop_size);
     target.left = centre(target.width, crop_size);
     image_resize(&source, &target, crop, &scratch->resize);
+}
+
+void augment_eval(const Image *image, int64_t resize_size, int64_t crop_size, uint8_t *crop,
+                  AugmentScratch *scratch)
+{
+    AugmentBox whole = load_whole(image, scratch);
+    augment_eval_box(&whole, resize_size, crop_size, crop, scratch);
 }

@@ -116,4 +116,16 @@ void augment_eval(const Image *image, int64_t resize_size, int64_t crop_size, ui
 /* All of a picture as out [3, height, width] uint8, whatever its shape was (bilinear). */
 void augment_resize(const Image *image, int64_t height, int64_t width, uint8_t *out, AugmentScratch *scratch);
 
+/* A box of the picture that augment_load made the current one. */
+typedef struct {
+    int64_t top, left, height, width; /* inside the picture, not empty */
+    bool mirror;                      /* the result, left to right */
+} AugmentBox;
+
+/* augment_eval and augment_resize of a box, which they take for the whole picture. */
+void augment_eval_box(const AugmentBox *box, int64_t resize_size, int64_t crop_size, uint8_t *crop,
+                      AugmentScratch *scratch);
+void augment_resize_box(const AugmentBox *box, int64_t height, int64_t width, uint8_t *out,
+                        AugmentScratch *scratch);
+
 #endif

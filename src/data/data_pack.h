@@ -7,9 +7,11 @@
 #ifndef DINOBATCH_DATA_DATA_PACK_H
 #define DINOBATCH_DATA_DATA_PACK_H
 
+#include "base/log.h"
 #include "base/status.h"
 #include "comm/comm.h"
 #include "data/data_set.h"
+#include "data/pack_state.h"
 #include "data/shard_writer.h"
 
 #include <stdint.h>
@@ -23,6 +25,10 @@ typedef struct {
     int64_t shorter_side;
     ShardMask mask; /* NULL: no masks */
     void *mask_context;
+    ShardProvenanceOf provenance; /* NULL: none */
+    const void *provenance_context;
+    PackState state; /* without `path`: none. Not with masks */
+    Log *log;        /* with a state */
     /* What goes on, from its beginning and then from time to time, on the calling thread; `unit` is what is
      * counted, "images" or "shards". May be NULL. */
     void (*progress)(void *context, const char *what, const char *unit, int64_t done, int64_t total);
@@ -34,10 +40,18 @@ typedef struct {
     int64_t *corrupt_indices;               /* [corrupt] ascending, owned */
 } DataPackResult;
 
-/* STATUS_INPUT: no image decodes, or the folder has shards already. Agreed; released by data_pack_fini, after
- * failure too. Collective over COMM. */
+/* STATUS_INPUT: no image decodes, or the folder has shards already; with a state these are taken up, or go if
+ * they are another run's. STATUS_REQUEUE: with a state, when asked to stop; the caller removes the state's
+ * file when the shards are where they belong. Agreed; released by data_pack_fini, after failure too.
+ * Collective over COMM. */
 Status data_pack_run(const DataPackParams *params, const DataSet *set, Comm *comm, DataPackResult *result,
                      Error *error);
+
+/* Removes the shards in `folder`, finished or not. Not collective. */
+void data_pack_remove_shards(const char *folder);
+
+/* Logs a line for each image that was left out, up to a thousand. Not collective. */
+void data_pack_name_corrupt(const DataPackResult *result, const DataSet *set, Log *log);
 
 void data_pack_fini(DataPackResult *result);
 

@@ -100,6 +100,19 @@ static void keep_every(DataSet *set, int64_t stride)
     set->stride *= stride;
 }
 
+/* Keeps `most` images, the k-th being floor(k count / most). */
+static void keep_spread(DataSet *set, int64_t most)
+{
+    if (most >= set->count) return;
+    int64_t *items = memory_alloc_array((size_t)most, sizeof *items);
+    int64_t whole = set->count / most, rest = set->count % most;
+    for (int64_t k = 0; k < most; k++)
+        items[k] = item_of(set, k * whole + k * rest / most);
+    memory_free(set->items);
+    set->items = items;
+    set->count = most;
+}
+
 static Status select_images(DataSet *set, const DataSpec *spec, const char *text, Error *error)
 {
     set->count = set->kind.count;
@@ -112,6 +125,9 @@ static Status select_images(DataSet *set, const DataSpec *spec, const char *text
             break;
         case DATA_SPEC_PER_CLASS:
             keep_per_class(set, value);
+            break;
+        case DATA_SPEC_SPREAD:
+            keep_spread(set, value);
             break;
         case DATA_SPEC_OFFSET:
             drop_first(set, value);
@@ -141,6 +157,63 @@ Status data_set_create(DataSet **out, const char *spec, Error *error)
         data_set_destroy(set);
     data_spec_fini(&parsed);
     return status;
+}
+
+/* --- chosen from other sets --- */
+
+typedef struct {
+    const DataSet *const *sets;
+    const char *const *prefixes;
+    const DataPlace *places;
+} Chosen;
+
+static int64_t chosen_label(const void *self, int64_t item)
+{
+    (void)self;
+    (void)item;
+    return -1;
+}
+
+static void chosen_key(const void *self, int64_t item, char *text, size_t size)
+{
+    const Chosen *chosen = self;
+    const DataPlace *place = &chosen->places[item];
+    int used = snprintf(text, size, "%s/", chosen->prefixes[place->set]);
+    if ((size_t)used < size)
+        data_set_key(chosen->sets[place->set], place->index, text + used, size - (size_t)used);
+}
+
+static void chosen_location(const void *self, int64_t item, char *text, size_t size)
+{
+    const DataPlace *place = &((const Chosen *)self)->places[item];
+    data_set_location(((const Chosen *)self)->sets[place->set], place->index, text, size);
+}
+
+static Status chosen_read(const void *self, int64_t item, DataBuffer *buffer, Error *error)
+{
+    const DataPlace *place = &((const Chosen *)self)->places[item];
+    const DataSet *set = ((const Chosen *)self)->sets[place->set];
+    return set->kind.read(set->kind.self, item_of(set, place->index), buffer, error);
+}
+
+DataSet *data_set_create_chosen(const DataSet *const *sets, const char *const *prefixes,
+                                const DataPlace *places, int64_t count)
+{
+    CHECK(count >= 1);
+    Chosen *chosen = memory_alloc(sizeof *chosen);
+    *chosen = (Chosen){sets, prefixes, places};
+    DataSet *set = memory_alloc(sizeof *set);
+    *set = (DataSet){.kind = {.self = chosen,
+                              .count = count,
+                              .label = chosen_label,
+                              .key = chosen_key,
+                              .location = chosen_location,
+                              .read = chosen_read,
+                              .destroy = memory_free},
+                     .count = count,
+                     .stride = 1,
+                     .corrupt = corrupt_list_create()};
+    return set;
 }
 
 void data_set_destroy(DataSet *set)

@@ -8,8 +8,8 @@
  *   ImageNet:split=S:root=R    the folder R/train, R/val or R/test
  *   ImageNet22k:root=R         the archives R/CLASS.tar, or the folder R when it has none
  * followed by any of `;offset=K` (all but the first K images), `;stride=K` (every K-th), `;limit=N` (the
- * first N), `;per_class=N` (the first N of each class), applied from left to right: `;stride=2` and
- * `;offset=1;stride=2` are two halves.
+ * first N), `;per_class=N` (the first N of each class), `;spread=N` (N images evenly spread over all, from
+ * the first on), applied from left to right: `;stride=2` and `;offset=1;stride=2` are two halves.
  *
  * The order is a function of the content alone (names sorted bytewise; members in archive order), so the
  * index of an image is the same on every rank. An opened set is immutable but for the list of what was
@@ -36,6 +36,17 @@ typedef struct DataSet DataSet;
  * malformed spec, nothing there, no image in it or left of it, a damaged archive. STATUS_FAILED: the disk
  * failed. On failure *out is NULL. */
 Status data_set_create(DataSet **out, const char *spec, Error *error);
+
+/* A picture of one of several sets: sets[set], its number there. */
+typedef struct {
+    int64_t set, index;
+} DataPlace;
+
+/* The pictures at places[count], count >= 1, of those sets, in that order, as a set without classes. The key
+ * of one of sets[s] is PREFIX/KEY with prefixes[s]. Sets, prefixes and places are borrowed. Owned by the
+ * caller. */
+DataSet *data_set_create_chosen(const DataSet *const *sets, const char *const *prefixes,
+                                const DataPlace *places, int64_t count);
 
 void data_set_destroy(DataSet *set);
 

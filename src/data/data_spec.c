@@ -29,7 +29,8 @@ static Status take_step(const char *text, size_t *length, DataSpecStep *step, bo
     } names[] = {{";stride=", DATA_SPEC_STRIDE},
                  {";offset=", DATA_SPEC_OFFSET},
                  {";limit=", DATA_SPEC_LIMIT},
-                 {";per_class=", DATA_SPEC_PER_CLASS}};
+                 {";per_class=", DATA_SPEC_PER_CLASS},
+                 {";spread=", DATA_SPEC_SPREAD}};
     *taken = false;
     const char *semicolon = memrchr(text, ';', *length);
     if (!semicolon) return STATUS_OK;

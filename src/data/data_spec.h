@@ -16,7 +16,13 @@ typedef enum {
     DATA_SPEC_IMAGENET22K, /* location: the root */
 } DataSpecKind;
 
-typedef enum { DATA_SPEC_STRIDE, DATA_SPEC_OFFSET, DATA_SPEC_LIMIT, DATA_SPEC_PER_CLASS } DataSpecStepKind;
+typedef enum {
+    DATA_SPEC_STRIDE,
+    DATA_SPEC_OFFSET,
+    DATA_SPEC_LIMIT,
+    DATA_SPEC_PER_CLASS,
+    DATA_SPEC_SPREAD
+} DataSpecStepKind;
 
 typedef struct {
     DataSpecStepKind kind;

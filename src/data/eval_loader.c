@@ -1,14 +1,16 @@
-/* eval_loader.c - what a task of the ring is for evaluation: one image, resized. */
+/* eval_loader.c - what a task of the ring is for evaluation: one picture, resized, in all its views. */
 #include "data/eval_loader.h"
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "data/image/image_turn.h"
 #include "data/loader_core.h"
 
 #include <string.h>
 
 struct EvalLoader {
     EvalLoaderParams params;
+    ImageViews views;
     LoaderCore core;
     EvalBatch *batches; /* [core.slots] */
 };
@@ -29,13 +31,39 @@ static size_t image_bytes(const EvalLoader *loader)
     return 3 * (size_t)(crop * crop) * (loader->params.transform == EVAL_SHORTER ? EVAL_LONGEST : 1);
 }
 
-static void transform(const EvalLoaderParams *params, const LoaderScratch *scratch, EvalSize size,
-                      uint8_t *out)
+/* Image `number` of a batch: `box` of the loaded picture. */
+static void transform(const EvalLoader *loader, AugmentScratch *scratch, const AugmentBox *box,
+                      EvalBatch *batch, int64_t number)
 {
+    const EvalLoaderParams *params = &loader->params;
+    uint8_t *out = batch->images + (size_t)number * batch->image_bytes;
+    EvalSize size = eval_loader_size(params->transform, params->crop_size, box->height, box->width);
+    batch->sizes[number] = size;
     if (params->transform == EVAL_CENTRE)
-        augment_eval(&scratch->image, params->resize_size, params->crop_size, out, scratch->augment);
+        augment_eval_box(box, params->resize_size, params->crop_size, out, scratch);
     else
-        augment_resize(&scratch->image, size.height, size.width, out, scratch->augment);
+        augment_resize_box(box, size.height, size.width, out, scratch);
+}
+
+/* All views of the thread's picture, from image `first` of the batch on. */
+static void make_views(const EvalLoader *loader, LoaderScratch *scratch, EvalBatch *batch, int64_t first)
+{
+    const ImageViews *views = &loader->views;
+    const Image *loaded = NULL;
+    for (int64_t i = 0; i < views->plain; i++) {
+        const ImageView *view = &views->view[i];
+        bool upright = view->degrees == 0.0;
+        const Image *picture = upright ? &scratch->image : &scratch->turned;
+        if (!upright) image_turn(&scratch->image, view->degrees, &scratch->turned);
+        if (!upright || loaded != picture) augment_load(scratch->augment, picture);
+        loaded = picture;
+        ImageViewBox part = image_views_box(view, picture->height, picture->width);
+        AugmentBox box = {part.top, part.left, part.height, part.width, false};
+        transform(loader, scratch->augment, &box, batch, first + i);
+        if (views->count == views->plain) continue;
+        box.mirror = true;
+        transform(loader, scratch->augment, &box, batch, first + views->plain + i);
+    }
 }
 
 static int64_t begin_batch(void *context, int slot, int64_t round)
@@ -43,12 +71,13 @@ static int64_t begin_batch(void *context, int slot, int64_t round)
     EvalLoader *loader = context;
     const EvalLoaderParams *params = &loader->params;
     EvalBatch *batch = &loader->batches[slot];
-    int64_t first = params->first + round * params->batch_size;
+    int64_t first = params->first + round * params->batch_size, views = loader->views.count;
     int64_t left = params->last - first;
-    batch->count = left < params->batch_size ? left : params->batch_size;
+    int64_t pictures = left < params->batch_size ? left : params->batch_size;
+    batch->count = pictures * views;
     for (int64_t i = 0; i < batch->count; i++)
-        batch->indices[i] = first + i;
-    return batch->count;
+        batch->indices[i] = first + i / views;
+    return pictures;
 }
 
 static Status run_task(void *context, int worker, int slot, int64_t task, Error *error)
@@ -57,25 +86,26 @@ static Status run_task(void *context, int worker, int slot, int64_t task, Error 
     const EvalLoaderParams *params = &loader->params;
     LoaderScratch *scratch = &loader->core.scratch[worker];
     EvalBatch *batch = &loader->batches[slot];
-    int64_t index = batch->indices[task], round = (index - params->first) / params->batch_size;
-    uint8_t *out = batch->images + (size_t)task * batch->image_bytes;
-    batch->labels[task] = data_set_label(loader->core.set, index);
+    int64_t views = loader->views.count, first = task * views;
+    int64_t index = batch->indices[first], round = (index - params->first) / params->batch_size;
     Error reason = {0};
     Status status = data_set_load_image(loader->core.set, index, &scratch->image, &scratch->buffer, &reason);
-    batch->valid[task] = status == STATUS_OK;
-    int64_t height = status == STATUS_OK ? scratch->image.height : 1;
-    int64_t width = status == STATUS_OK ? scratch->image.width : 1;
-    batch->sizes[task] = eval_loader_size(params->transform, params->crop_size, height, width);
+    for (int64_t i = first; i < first + views; i++) {
+        batch->labels[i] = data_set_label(loader->core.set, index);
+        batch->valid[i] = status == STATUS_OK;
+        batch->sizes[i] = eval_loader_size(params->transform, params->crop_size, 1, 1);
+    }
+    if (status == STATUS_OK && params->upside_down) image_flip(&scratch->image);
     if (status == STATUS_OK)
-        transform(params, scratch, batch->sizes[task], out);
+        make_views(loader, scratch, batch, first);
     else
-        memset(out, 0, batch->image_bytes);
+        memset(batch->images + (size_t)first * batch->image_bytes, 0, (size_t)views * batch->image_bytes);
     return loader_core_note(&loader->core, index, round, status, &reason, error);
 }
 
 static void init_memory(EvalLoader *loader)
 {
-    size_t most = (size_t)loader->params.batch_size;
+    size_t most = (size_t)(loader->params.batch_size * loader->views.count);
     loader->batches = memory_alloc_array((size_t)loader->core.slots, sizeof *loader->batches);
     for (int i = 0; i < loader->core.slots; i++) {
         EvalBatch *batch = &loader->batches[i];
@@ -97,6 +127,7 @@ Status eval_loader_create(EvalLoader **out, const EvalLoaderParams *params, cons
     CHECK(params->transform != EVAL_CENTRE || params->crop_size <= params->resize_size);
     EvalLoader *loader = memory_alloc(sizeof *loader);
     loader->params = *params;
+    loader->views = params->views ? *params->views : image_views_whole();
     loader_core_init(&loader->core, set, params->num_workers, params->prefetch, 1);
     init_memory(loader);
     int64_t images = params->last - params->first;

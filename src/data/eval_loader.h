@@ -1,5 +1,8 @@
 /* eval_loader.h - an ordered pass over a part of a data set with an evaluation transform, by threads.
  *
+ * Each picture becomes one image, or one for each view of it (image_views.h), side by side in a batch; a view
+ * is made of the decoded picture, and the transform takes it for the whole one.
+ *
  * Images that cannot be read or decoded keep their place with valid = 0 and black pixels, and are noted in
  * data_set_corrupt; the pass goes on.
  *
@@ -15,6 +18,7 @@
 
 #include "base/status.h"
 #include "data/data_set.h"
+#include "data/image_views.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -42,20 +46,22 @@ EvalSize eval_loader_size(EvalTransform transform, int64_t crop_size, int64_t he
 typedef struct {
     EvalTransform transform;
     int64_t resize_size, crop_size; /* pixels; resize_size is for EVAL_CENTRE alone, and not less */
-    int64_t batch_size;
-    int64_t first, last; /* images [first, last) of the set, this rank's part; may be empty */
-    int num_workers;     /* 0: eval_loader_next does the work itself */
-    int64_t prefetch;    /* batches ahead; at least 1 with threads */
+    int64_t batch_size;             /* pictures */
+    const ImageViews *views;        /* of each picture; NULL: the whole alone; borrowed */
+    bool upside_down;               /* each picture is turned so before anything else */
+    int64_t first, last;            /* pictures [first, last) of the set, this rank's part; may be empty */
+    int num_workers;                /* 0: eval_loader_next does the work itself */
+    int64_t prefetch;               /* batches ahead; at least 1 with threads */
 } EvalLoaderParams;
 
 typedef struct {
-    int64_t count;   /* n: batch_size, less in the last batch */
+    int64_t count;   /* n: batch_size pictures, fewer in the last batch, times views */
     uint8_t *images; /* [n] planes [3, height, width] of grey levels, image_bytes apart: crop_size squared,
                         one after the other, but for EVAL_SHORTER */
     size_t image_bytes;
     EvalSize *sizes;  /* [n] */
     int64_t *labels;  /* [n] class or -1 */
-    int64_t *indices; /* [n] in the data set, ascending */
+    int64_t *indices; /* [n] in the data set, ascending; the same for the views of a picture */
     uint8_t *valid;   /* [n] 0: corrupt, the image is black */
     double wait_seconds;
 } EvalBatch;

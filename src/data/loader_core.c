@@ -28,6 +28,7 @@ void loader_core_fini(LoaderCore *core)
     for (int t = 0; t < core->threads; t++) {
         augment_scratch_destroy(core->scratch[t].augment);
         image_destroy(&core->scratch[t].image);
+        image_destroy(&core->scratch[t].turned);
         data_buffer_destroy(&core->scratch[t].buffer);
         memory_free(core->scratch[t].masks);
     }

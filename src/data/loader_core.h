@@ -11,6 +11,7 @@
 /* Memory of one thread. */
 typedef struct {
     Image image;
+    Image turned; /* the evaluation loader's, of views that are turned */
     DataBuffer buffer;
     AugmentScratch *augment;
     uint8_t *masks; /* the training loader's, or NULL; owned */

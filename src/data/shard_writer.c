@@ -182,6 +182,38 @@ static Status write_tables(const H5File *file, const ShardWriterParams *params, 
     return write_texts(file, "/classes", classes, class_count, error);
 }
 
+static Status write_provenance(const H5File *file, const ShardWriterParams *params, Error *error)
+{
+    if (!params->provenance) return STATUS_OK;
+    size_t n = (size_t)params->count;
+    const char **texts = memory_alloc_array(3 * n, sizeof *texts), **source = texts;
+    const char **query_set = texts + n, **mode = texts + 2 * n;
+    int64_t *numbers = memory_alloc_array(2 * n, sizeof *numbers), *query = numbers, *neighbour = numbers + n;
+    float *similarity = memory_alloc_array(n, sizeof *similarity);
+    for (size_t i = 0; i < n; i++) {
+        ShardProvenance provenance = params->provenance(params->provenance_context, params->indices[i]);
+        source[i] = provenance.source;
+        query_set[i] = provenance.query_set;
+        mode[i] = provenance.mode;
+        query[i] = provenance.query;
+        neighbour[i] = provenance.neighbour;
+        similarity[i] = provenance.similarity;
+    }
+    const int64_t *shape = &params->count;
+    Status status = h5_dataset_put_text(file, "/source", *shape, source, error);
+    if (status == STATUS_OK) status = h5_dataset_put_text(file, "/query_set", *shape, query_set, error);
+    if (status == STATUS_OK) status = h5_dataset_put_text(file, "/mode", *shape, mode, error);
+    if (status == STATUS_OK) status = h5_dataset_put(file, "/query", H5_TYPE_I64, 1, shape, query, error);
+    if (status == STATUS_OK)
+        status = h5_dataset_put(file, "/neighbour", H5_TYPE_I64, 1, shape, neighbour, error);
+    if (status == STATUS_OK)
+        status = h5_dataset_put(file, "/similarity", H5_TYPE_F32, 1, shape, similarity, error);
+    memory_free(similarity);
+    memory_free(numbers);
+    memory_free(texts);
+    return status;
+}
+
 static Status write_attributes(const H5File *file, const ShardWriterParams *params, Error *error)
 {
     H5Schema *schema = memory_alloc(sizeof *schema);
@@ -201,6 +233,7 @@ Status shard_writer_write(const char *path, const ShardWriterParams *params, Err
     if (status == STATUS_OK) status = write_images(&file, params, error);
     if (status == STATUS_OK) status = write_masks(&file, params, error);
     if (status == STATUS_OK) status = write_tables(&file, params, error);
+    if (status == STATUS_OK) status = write_provenance(&file, params, error);
     if (status == STATUS_OK) return h5_file_commit(&file, error);
     h5_file_abandon(&file);
     return status;

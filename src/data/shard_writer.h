@@ -14,6 +14,19 @@
 /* Encoded mask of an image (PNG, 8-bit gray) into `buffer`. */
 typedef Status (*ShardMask)(void *context, int64_t index, DataBuffer *buffer, Error *error);
 
+/* How an image came into a set that was put together from others. */
+typedef struct {
+    const char *source;    /* the set that it is from */
+    const char *query_set; /* whose pictures it is like; "": it came as it is */
+    const char *mode;      /* "as is", "sample", "cluster" */
+    int64_t query;         /* row of the query set's features, -1: none */
+    int64_t neighbour;     /* place among that query's neighbours, -1: none */
+    float similarity;      /* to the query, or to the cluster's centroid; 1 as it is */
+} ShardProvenance;
+
+/* That of image `index` of the set; the strings live as long as the context. */
+typedef ShardProvenance (*ShardProvenanceOf)(const void *context, int64_t index);
+
 typedef struct {
     const DataSet *set;
     const int64_t *indices; /* [count] of the images in the set */
@@ -23,6 +36,8 @@ typedef struct {
     int64_t count;             /* >= 1 */
     ShardMask mask;            /* with mask_sizes */
     void *mask_context;
+    ShardProvenanceOf provenance; /* NULL: none */
+    const void *provenance_context;
     const char *source;  /* data set spec */
     const char *version; /* of the program */
 } ShardWriterParams;

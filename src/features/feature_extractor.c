@@ -4,20 +4,72 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "features/patch_grid.h"
 #include "run/progress.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { RAW_EDGE = 32, PREFETCH = 2, PROGRESS_LINES = 5 };
 
-const char *feature_extractor_layer(FeatureKind kind)
+static const char *const LAYERS[] = {[FEATURE_CLASS_TOKEN] = "class_token",
+                                     [FEATURE_MEAN_PATCH] = "mean_patch",
+                                     [FEATURE_PATCH_GRID] = "grid",
+                                     [FEATURE_EMBEDDING] = "embedding",
+                                     [FEATURE_RAW_PIXELS] = "raw_pixels"};
+
+void feature_extractor_layer(const FeatureExtractor *extractor, char out[FEATURE_LAYER])
 {
-    static const char *const names[] = {[FEATURE_CLASS_TOKEN] = "class_token",
-                                        [FEATURE_MEAN_PATCH] = "mean_patch",
-                                        [FEATURE_EMBEDDING] = "embedding",
-                                        [FEATURE_RAW_PIXELS] = "raw_pixels"};
-    return names[kind];
+    int length = snprintf(out, FEATURE_LAYER, "%s", LAYERS[extractor->kind]);
+    if (extractor->kind == FEATURE_PATCH_GRID)
+        snprintf(out + length, (size_t)(FEATURE_LAYER - length), ":%lld:%lld",
+                 (long long)extractor->grid.blocks, (long long)extractor->grid.side);
+}
+
+/* "BLOCKS:SIDE" */
+static bool parse_grid(FeatureGrid *grid, const char *text)
+{
+    int64_t *const numbers[] = {&grid->blocks, &grid->side};
+    for (int i = 0; i < 2; i++) {
+        size_t digits = strspn(text, "0123456789");
+        if (digits == 0 || digits > 9 || text[digits] != (i == 0 ? ':' : '\0')) return false;
+        *numbers[i] = strtoll(text, NULL, 10);
+        if (*numbers[i] < 1) return false;
+        text += digits + 1;
+    }
+    return true;
+}
+
+Status feature_extractor_parse_layer(FeatureExtractor *extractor, const char *layer, Error *error)
+{
+    static const FeatureKind kinds[] = {FEATURE_CLASS_TOKEN, FEATURE_MEAN_PATCH};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        extractor->kind = kinds[i];
+        if (strcmp(layer, LAYERS[kinds[i]]) == 0) return STATUS_OK;
+    }
+    extractor->kind = FEATURE_PATCH_GRID;
+    if (strncmp(layer, "grid:", 5) == 0 && parse_grid(&extractor->grid, layer + 5)) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT,
+                       "layer %s: expected class_token, mean_patch or grid:BLOCKS:SIDE, numbers from 1",
+                       layer);
+}
+
+/* Of edge x edge patches. */
+static Status check_grid(const FeatureExtractor *extractor, int64_t edge, Error *error)
+{
+    int64_t depth = extractor->backbone->vit->config.depth;
+    const FeatureGrid *grid = &extractor->grid;
+    if (extractor->kind != FEATURE_PATCH_GRID) return STATUS_OK;
+    if (grid->blocks > depth)
+        return status_fail(error, STATUS_INPUT, "layer grid:%lld:%lld: the network has only %lld blocks",
+                           (long long)grid->blocks, (long long)grid->side, (long long)depth);
+    if (grid->side > edge)
+        return status_fail(error, STATUS_INPUT,
+                           "layer grid:%lld:%lld: a picture has only %lld x %lld patches",
+                           (long long)grid->blocks, (long long)grid->side, (long long)edge, (long long)edge);
+    return STATUS_OK;
 }
 
 Status feature_extractor_check(const FeatureExtractor *extractor, Error *error)
@@ -34,7 +86,24 @@ Status feature_extractor_check(const FeatureExtractor *extractor, Error *error)
         return status_fail(error, STATUS_INPUT,
                            "evaluation.crop_size: %lld is not a multiple of the patch size %lld",
                            (long long)input->crop_size, (long long)p);
-    return STATUS_OK;
+    return check_grid(extractor, input->crop_size / p, error);
+}
+
+int64_t feature_extractor_views(const FeatureExtractor *extractor)
+{
+    return extractor->views ? extractor->views->count : 1;
+}
+
+/* Of one batch. */
+static int64_t pictures_of(const FeatureExtractor *extractor)
+{
+    int64_t pictures = extractor->input.batch_size / feature_extractor_views(extractor);
+    return pictures > 0 ? pictures : 1;
+}
+
+static int64_t images_of(const FeatureExtractor *extractor)
+{
+    return pictures_of(extractor) * feature_extractor_views(extractor);
 }
 
 int64_t feature_extractor_raw_size(const FeatureInput *input)
@@ -46,8 +115,9 @@ int64_t feature_extractor_columns(const FeatureExtractor *extractor)
 {
     int64_t edge = feature_extractor_raw_size(&extractor->input);
     if (extractor->kind == FEATURE_RAW_PIXELS) return VIT_IMAGE_CHANNELS * edge * edge;
-    return extractor->kind == FEATURE_EMBEDDING ? extractor->descriptor->resnet->config.dims
-                                                : extractor->backbone->vit->config.embed_dim;
+    if (extractor->kind == FEATURE_EMBEDDING) return extractor->descriptor->resnet->config.dims;
+    int64_t D = extractor->backbone->vit->config.embed_dim;
+    return extractor->kind == FEATURE_PATCH_GRID ? extractor->grid.side * extractor->grid.side * D : D;
 }
 
 static OpsLimits backbone_limits(const FeatureBackbone *backbone, int64_t n, int64_t height, int64_t width)
@@ -69,7 +139,7 @@ OpsLimits feature_extractor_limits(const FeatureExtractor *extractor)
     if (extractor->kind == FEATURE_RAW_PIXELS) return (OpsLimits){0};
     if (extractor->kind == FEATURE_EMBEDDING) return resnet_limits(extractor->descriptor->resnet);
     int64_t crop = extractor->input.crop_size;
-    return backbone_limits(extractor->backbone, extractor->input.batch_size, crop, crop);
+    return backbone_limits(extractor->backbone, images_of(extractor), crop, crop);
 }
 
 /* --- one pass through the network --- */
@@ -86,7 +156,8 @@ typedef struct {
 typedef struct {
     uint8_t *images; /* [n, 3, height, width] grey levels */
     int64_t n, height, width;
-    bool patches; /* all patch tokens, else the class tokens */
+    bool patches;   /* all patch tokens, else the class tokens */
+    int64_t blocks; /* as of VitInput */
 } FeatureImages;
 
 /* On a real arena the images are on their way to the device when it returns. */
@@ -103,7 +174,8 @@ static FeaturePass layout_pass(const FeatureBackbone *backbone, Device *device, 
                       .levels = backbone->levels};
     if (device_kind(device) != DEVICE_CPU)
         crops.images.data = arena_alloc(arena, (size_t)(shape[0] * shape[1] * shape[2] * shape[3]));
-    VitInput input = {.set_count = 1, .sets = {crops}, .act = weights_act(backbone->weights)};
+    VitInput input = {
+        .set_count = 1, .sets = {crops}, .act = weights_act(backbone->weights), .blocks = images->blocks};
     int64_t each = images->patches ? vit_patches(vit, images->height, images->width) : 1;
     FeaturePass p = {.pass = vit_pass(vit, &input, arena), .row_count = images->n * each};
     int32_t *rows;
@@ -145,18 +217,6 @@ void feature_extractor_patch_tokens(const FeatureBackbone *backbone, const Ops *
 
 /* --- batches --- */
 
-static void mean_of_patches(float *out, const float *tokens, int64_t n, int64_t patches, int64_t D)
-{
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t j = 0; j < D; j++) {
-            double sum = 0.0;
-            for (int64_t p = 0; p < patches; p++)
-                sum += (double)tokens[(i * patches + p) * D + j];
-            out[i * D + j] = (float)(sum / (double)patches);
-        }
-    }
-}
-
 static FeatureImages batch_images(const FeatureExtractor *extractor, uint8_t *images, int64_t n)
 {
     int64_t edge = extractor->input.crop_size;
@@ -164,28 +224,33 @@ static FeatureImages batch_images(const FeatureExtractor *extractor, uint8_t *im
                            .n = n,
                            .height = edge,
                            .width = edge,
-                           .patches = extractor->kind == FEATURE_MEAN_PATCH};
+                           .patches = extractor->kind != FEATURE_CLASS_TOKEN,
+                           .blocks = extractor->kind == FEATURE_PATCH_GRID ? extractor->grid.blocks : 0};
 }
 
 /* Memory of one batch. */
 typedef struct {
     Arena arena;
     float *tokens; /* the pass's tokens on the host */
+    float *raw;    /* [images, columns] rows before whitening; NULL without */
     DescriptorPass *descriptor;
 } FeatureWork;
 
 static FeatureWork work_create(const FeatureExtractor *extractor, Device *device)
 {
     FeatureWork work = {0};
+    if (extractor->whitening)
+        work.raw = memory_alloc_array((size_t)images_of(extractor),
+                                      (size_t)feature_extractor_columns(extractor) * sizeof *work.raw);
     if (extractor->kind == FEATURE_RAW_PIXELS) return work;
     if (extractor->kind == FEATURE_EMBEDDING) {
         const FeatureInput *input = &extractor->input;
         work.descriptor = descriptor_pass_create(extractor->descriptor, device, input->transform,
-                                                 input->crop_size, input->batch_size);
+                                                 input->crop_size, images_of(extractor));
         return work;
     }
     Arena plan = arena_measuring();
-    FeatureImages largest = batch_images(extractor, NULL, extractor->input.batch_size);
+    FeatureImages largest = batch_images(extractor, NULL, images_of(extractor));
     FeaturePass p = layout_pass(extractor->backbone, device, &largest, &plan);
     work.arena = device_arena_create(device, &plan);
     work.tokens = device_alloc_host(device, tensor_bytes(p.tokens));
@@ -194,6 +259,7 @@ static FeatureWork work_create(const FeatureExtractor *extractor, Device *device
 
 static void work_destroy(FeatureWork *work, Device *device)
 {
+    memory_free(work->raw);
     descriptor_pass_destroy(work->descriptor);
     if (!work->tokens) return;
     device_arena_destroy(device, &work->arena);
@@ -201,8 +267,8 @@ static void work_destroy(FeatureWork *work, Device *device)
 }
 
 /* out[batch->count, columns]. */
-static void compute_batch(const FeatureExtractor *extractor, const Ops *ops, FeatureWork *work,
-                          const EvalBatch *batch, float *out)
+static void compute_raw(const FeatureExtractor *extractor, const Ops *ops, FeatureWork *work,
+                        const EvalBatch *batch, float *out)
 {
     int64_t d = feature_extractor_columns(extractor), n = batch->count;
     uint8_t *images = batch->images;
@@ -221,10 +287,21 @@ static void compute_batch(const FeatureExtractor *extractor, const Ops *ops, Fea
     run_pass(extractor->backbone, ops, &p);
     device_download(ops->device, work->tokens, p.tokens.data, tensor_bytes(p.tokens));
     device_finish(ops->device);
-    if (extractor->kind == FEATURE_MEAN_PATCH)
-        mean_of_patches(out, work->tokens, n, p.row_count / n, d);
-    else
+    if (extractor->kind == FEATURE_CLASS_TOKEN) {
         memcpy(out, work->tokens, (size_t)(n * d) * sizeof *out);
+        return;
+    }
+    const VitConfig *config = &extractor->backbone->vit->config;
+    int64_t side = extractor->kind == FEATURE_PATCH_GRID ? extractor->grid.side : 1;
+    patch_grid_pool(out, work->tokens, n, all.height / config->patch_size, side, config->embed_dim);
+}
+
+/* out[batch->count, columns of rows]. */
+static void compute_batch(const FeatureExtractor *extractor, const Ops *ops, FeatureWork *work,
+                          const EvalBatch *batch, float *out)
+{
+    compute_raw(extractor, ops, work, batch, work->raw ? work->raw : out);
+    if (work->raw) whitening_apply(extractor->whitening, out, work->raw, batch->count);
 }
 
 /* Moves the rows of readable images to the front of the batch's rows and counts them in. */
@@ -241,7 +318,7 @@ static void keep_valid(FeatureRows *rows, const EvalBatch *batch)
         kept++;
     }
     rows->count += kept;
-    rows->skipped += batch->count - kept;
+    rows->skipped += batch->count - kept; /* images; feature_extractor_run makes them pictures */
     rows->wait_seconds += batch->wait_seconds;
 }
 
@@ -258,7 +335,9 @@ static EvalLoaderParams loader_params(const FeatureExtractor *extractor, int64_t
     EvalLoaderParams params = {.transform = input->transform,
                                .resize_size = input->resize_size,
                                .crop_size = input->crop_size,
-                               .batch_size = input->batch_size,
+                               .batch_size = pictures_of(extractor),
+                               .views = extractor->views,
+                               .upside_down = input->upside_down,
                                .first = first,
                                .last = last,
                                .num_workers = input->num_workers,
@@ -289,7 +368,7 @@ static Status extract_part(const FeatureExtractor *extractor, const Ops *ops, Fe
         compute_batch(extractor, ops, work, batch, rows->values + rows->count * rows->d);
         keep_valid(rows, batch);
         eval_loader_release(loader, batch);
-        progress_update(&progress, rows->count + rows->skipped, "");
+        progress_update(&progress, (rows->count + rows->skipped) / feature_extractor_views(extractor), "");
     }
     for (; made < passes && extractor->backbone; made++)
         vit_walk_forward(extractor->backbone->vit, extractor->backbone->hooks);
@@ -312,15 +391,20 @@ Status feature_extractor_run(const FeatureExtractor *extractor, const Ops *ops, 
     int64_t first, last;
     part_of_rank(data_set_count(set), comm_rank(comm), comm_size(comm), &first, &last);
     FeatureExtractor bounded = *extractor; /* no room for a batch that a small set never fills */
-    if (last - first < bounded.input.batch_size) bounded.input.batch_size = last > first ? last - first : 1;
+    int64_t views = feature_extractor_views(extractor), most = last > first ? (last - first) * views : views;
+    if (most < bounded.input.batch_size) bounded.input.batch_size = most;
     extractor = &bounded;
-    feature_rows_init(rows, last - first, feature_extractor_columns(extractor));
+    const Whitening *whitening = extractor->whitening;
+    *rows = (FeatureRows){0};
     TRY(comm_agree(comm, feature_extractor_check(extractor, error), error));
+    feature_rows_init(rows, (last - first) * views,
+                      whitening ? whitening_columns(whitening) : feature_extractor_columns(extractor));
+    CHECK(extractor->kind != FEATURE_PATCH_GRID || !extractor->backbone->hooks); /* they expect all blocks */
 
     FeatureWork work = work_create(extractor, ops->device);
     EvalLoaderParams params = loader_params(extractor, first, last);
     EvalLoader *loader = NULL;
-    int64_t passes = (last - first + extractor->input.batch_size - 1) / extractor->input.batch_size;
+    int64_t passes = (last - first + pictures_of(extractor) - 1) / pictures_of(extractor);
     comm_all_reduce(comm, &passes, 1, DTYPE_I64, COMM_MAX, NULL);
     Status status = comm_agree(comm, eval_loader_create(&loader, &params, set, error), error);
     if (status == STATUS_OK)
@@ -332,6 +416,7 @@ Status feature_extractor_run(const FeatureExtractor *extractor, const Ops *ops, 
     TRY(status);
 
     comm_all_reduce(comm, &rows->skipped, 1, DTYPE_I64, COMM_SUM, NULL);
+    rows->skipped /= views;
     feature_rows_number(rows, comm);
     rows->seconds = clock_seconds() - start;
     if (rows->total == 0)

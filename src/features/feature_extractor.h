@@ -1,4 +1,5 @@
-/* feature_extractor.h - a loaded network over a data set: one row of numbers per image.
+/* feature_extractor.h - a loaded network over a data set: one row of numbers per image, or one for each view
+ * of it (data/image_views.h), one after the other.
  *
  * Source: dinov2/eval/utils.py (extract_features, ModelWithNormalize without its normalisation). Each rank
  * computes a contiguous part of the data set in its own order and keeps the rows; who needs them elsewhere
@@ -19,19 +20,26 @@
 #include "data/data_set.h"
 #include "features/descriptor_pass.h"
 #include "features/feature_rows.h"
+#include "features/whitening.h"
 #include "nn/vit.h"
 
 /* What a row is. D: the backbone's width. */
 typedef enum {
     FEATURE_CLASS_TOKEN, /* [D] class token after the final norm (x_norm_clstoken) */
     FEATURE_MEAN_PATCH,  /* [D] mean of the patch tokens after the final norm */
-    FEATURE_EMBEDDING,   /* [dims] of a copy-detection network, of unit length */
-    FEATURE_RAW_PIXELS,  /* [3 * size * size] of the small picture in [0, 1]; size =
-                            feature_extractor_raw_size: the floor that any learning has to beat */
+    FEATURE_PATCH_GRID, /* [side * side * D] patch tokens behind the first blocks of the network and the final
+                           norm, averaged over side x side places (patch_grid.h): a row that keeps where
+                           things are, which a network that was trained for minutes tells copies by */
+    FEATURE_EMBEDDING,  /* [dims] of a copy-detection network, of unit length */
+    FEATURE_RAW_PIXELS, /* [3 * size * size] of the small picture in [0, 1]; size =
+                           feature_extractor_raw_size: the floor that any learning has to beat */
 } FeatureKind;
 
-/* "class_token", "mean_patch", "embedding", "raw_pixels": the word for files. */
-const char *feature_extractor_layer(FeatureKind kind);
+/* Of FEATURE_PATCH_GRID. */
+typedef struct {
+    int64_t blocks; /* transformer blocks that are computed, from 1 */
+    int64_t side;   /* places a side, from 1 to the patches of a side */
+} FeatureGrid;
 
 /* A backbone whose weights are in place, in the memory of the device that computes. All borrowed. */
 typedef struct {
@@ -43,29 +51,45 @@ typedef struct {
 
 /* How images become the network's input. */
 typedef struct {
-    EvalTransform transform;        /* EVAL_CENTRE for all but FEATURE_EMBEDDING */
+    EvalTransform transform;        /* EVAL_SHORTER for FEATURE_EMBEDDING alone, EVAL_CENTRE not for it */
     int64_t resize_size, crop_size; /* as in EvalLoaderParams; pixels */
-    int64_t batch_size;             /* images of one pass */
-    int num_workers;                /* loader threads of this rank; 0: none */
+    int64_t batch_size; /* images of one pass; all views of a picture are in one, whatever it says */
+    int num_workers;    /* loader threads of this rank; 0: none */
+    bool upside_down;   /* as in EvalLoaderParams */
 } FeatureInput;
 
 typedef struct {
     FeatureKind kind;
+    FeatureGrid grid; /* of FEATURE_PATCH_GRID, whose backbone has no hooks */
     FeatureInput input;
-    const FeatureBackbone *backbone;     /* of FEATURE_CLASS_TOKEN and FEATURE_MEAN_PATCH */
+    const ImageViews *views;             /* NULL: whole pictures alone; borrowed */
+    const FeatureBackbone *backbone;     /* of FEATURE_CLASS_TOKEN, FEATURE_MEAN_PATCH, FEATURE_PATCH_GRID */
     const FeatureDescriptor *descriptor; /* of FEATURE_EMBEDDING */
+    const Whitening *whitening;          /* what becomes of each row; NULL: nothing; borrowed */
     Log *log;                            /* progress and unreadable images; borrowed */
     const char *what;                    /* for progress: "features of the training set"; borrowed */
 } FeatureExtractor;
 
-/* STATUS_INPUT when the patch size does not divide the crop, or the crop is larger than the resized picture.
- */
+enum { FEATURE_LAYER = 64 };
+
+/* "class_token", "mean_patch", "grid:BLOCKS:SIDE", "embedding", "raw_pixels": the word for files. Of a
+ * FeatureExtractor it looks at kind and grid alone. */
+void feature_extractor_layer(const FeatureExtractor *extractor, char out[FEATURE_LAYER]);
+
+/* Sets kind and grid from such a word of a vision transformer. STATUS_INPUT: it is none. */
+Status feature_extractor_parse_layer(FeatureExtractor *extractor, const char *layer, Error *error);
+
+/* STATUS_INPUT when the patch size does not divide the crop, the crop is larger than the resized picture, or
+ * the grid asks for more blocks or places than there are. */
 Status feature_extractor_check(const FeatureExtractor *extractor, Error *error);
 
 /* Edge of the picture whose pixels FEATURE_RAW_PIXELS takes: the crop's, 32 at most. */
 int64_t feature_extractor_raw_size(const FeatureInput *input);
 
-/* Columns of a row. */
+/* Rows of a picture. */
+int64_t feature_extractor_views(const FeatureExtractor *extractor);
+
+/* Columns of a row before whitening. */
 int64_t feature_extractor_columns(const FeatureExtractor *extractor);
 
 /* What ops must be made for. */

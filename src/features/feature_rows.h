@@ -11,8 +11,8 @@ typedef struct {
     int64_t d;           /* columns */
     float *values;       /* [count, d] owned; not normalised */
     int64_t *labels;     /* [count] class or -1; owned */
-    int64_t *indices;    /* [count] in the data set, ascending; owned */
-    int64_t skipped;     /* images of all ranks that could not be read */
+    int64_t *indices;    /* [count] in the data set, ascending, the same for views of a picture; owned */
+    int64_t skipped;     /* pictures of all ranks that could not be read */
     double seconds;      /* of this rank, waiting included */
     double wait_seconds; /* for images */
 } FeatureRows;

@@ -22,6 +22,11 @@ static Status write_meta(const H5File *file, const FeaturesFile *features, Error
     TRY(h5_attribute_write_text(file, "/", "config", meta->config, error));
     TRY(h5_attribute_write_text(file, "/", "version", meta->version, error));
     if (meta->whitening) TRY(h5_attribute_write_text(file, "/", "whitening", meta->whitening, error));
+    if (meta->view_list) {
+        TRY(h5_attribute_write_int(file, "/", "views", meta->views, error));
+        TRY(h5_attribute_write_text(file, "/", "view_list", meta->view_list, error));
+    }
+    if (meta->upside_down) TRY(h5_attribute_write_int(file, "/", "upside_down", 1, error));
     TRY(h5_attribute_write_int(file, "/", "input_size", meta->input_size, error));
     return h5_attribute_write_int(file, "/", "classes", features->classes, error);
 }
@@ -44,6 +49,7 @@ Status features_file_create(FeaturesFile *features, const char *path, int64_t n,
                             size_t key_bytes, const FeaturesMeta *meta, Error *error)
 {
     CHECK(n >= 0 && d > 0 && key_bytes > 0);
+    CHECK(!meta->view_list || (meta->views > 0 && n % meta->views == 0));
     *features = (FeaturesFile){.n = n, .d = d, .classes = classes, .key_bytes = key_bytes, .meta = *meta};
     TRY(h5_file_create(&features->file, path, error));
     Status status = lay_out(features, error);
@@ -93,12 +99,42 @@ static Status read_text(const H5File *file, const char *name, const char **text,
     return STATUS_OK;
 }
 
-/* Most files have none: NULL. */
-static Status read_whitening(const H5File *file, FeaturesMeta *meta, Error *error)
+/* Most files have none: *text stays. */
+static Status read_optional(const H5File *file, const char *name, const char **text, Error *error)
 {
     H5AttributeInfo info;
-    TRY(h5_attribute_info(file, "/", "whitening", &info, error));
-    return info.exists ? read_text(file, "whitening", &meta->whitening, error) : STATUS_OK;
+    TRY(h5_attribute_info(file, "/", name, &info, error));
+    return info.exists ? read_text(file, name, text, error) : STATUS_OK;
+}
+
+/* Of files without views one. */
+static Status read_views(FeaturesFile *features, Error *error)
+{
+    const H5File *file = &features->file;
+    FeaturesMeta *meta = &features->meta;
+    meta->views = 1;
+    TRY(read_optional(file, "view_list", &meta->view_list, error));
+    H5AttributeInfo info;
+    TRY(h5_attribute_info(file, "/", "views", &info, error));
+    if (info.exists != (meta->view_list != NULL))
+        return status_fail(error, STATUS_INPUT, "%s: views and view_list go together", file->path);
+    if (!info.exists) return STATUS_OK;
+    TRY(h5_attribute_read_ints(file, "/", "views", &meta->views, 1, error));
+    if (meta->views < 1 || features->n % meta->views != 0)
+        return status_fail(error, STATUS_INPUT, "%s: %lld rows are not pictures of %lld views each",
+                           file->path, (long long)features->n, (long long)meta->views);
+    return STATUS_OK;
+}
+
+/* False where the file says nothing. */
+static Status read_upside_down(FeaturesFile *features, Error *error)
+{
+    H5AttributeInfo info;
+    int64_t value = 0;
+    TRY(h5_attribute_info(&features->file, "/", "upside_down", &info, error));
+    if (info.exists) TRY(h5_attribute_read_ints(&features->file, "/", "upside_down", &value, 1, error));
+    features->meta.upside_down = value != 0;
+    return STATUS_OK;
 }
 
 static Status read_description(FeaturesFile *features, Error *error)
@@ -120,7 +156,9 @@ static Status read_description(FeaturesFile *features, Error *error)
     TRY(read_text(file, "data", &meta->data, error));
     TRY(read_text(file, "config", &meta->config, error));
     TRY(read_text(file, "version", &meta->version, error));
-    TRY(read_whitening(file, meta, error));
+    TRY(read_optional(file, "whitening", &meta->whitening, error));
+    TRY(read_views(features, error));
+    TRY(read_upside_down(features, error));
     TRY(h5_attribute_read_ints(file, "/", "input_size", &meta->input_size, 1, error));
     return h5_attribute_read_ints(file, "/", "classes", &features->classes, 1, error);
 }
@@ -201,6 +239,7 @@ void features_file_close(FeaturesFile *features)
     memory_free((char *)(uintptr_t)meta->config);
     memory_free((char *)(uintptr_t)meta->version);
     memory_free((char *)(uintptr_t)meta->whitening);
+    memory_free((char *)(uintptr_t)meta->view_list);
     h5_file_close(&features->file, NULL);
     *features = (FeaturesFile){.file = {.id = -1}};
 }

@@ -1,4 +1,6 @@
-/* features_file.h - the `features` kind: one row of numbers per sample, with label and key.
+/* features_file.h - the `features` kind: one row of numbers per sample, with label and key; or V of them, one
+ * for each view of it (data/image_views.h): then row r is view r % V of picture r / V, view 0 being the whole
+ * picture, and every row has its picture's label and key.
  *
  * Written by one rank, which gets the other ranks' rows by collectives of the caller; checked by Fletcher32;
  * under a temporary name until complete. Rows may come in any order and any pieces, each exactly once.
@@ -19,11 +21,14 @@ typedef struct {
     const char *whitening; /* features file that centring or whitening was learned from; NULL: none */
     int64_t
         input_size; /* pixels a side of what the model saw; of pictures of any shape, of the shorter one */
+    int64_t views;  /* rows of a picture; only written with view_list */
+    const char *view_list; /* ImageViews.text; NULL: one row of the whole picture */
+    bool upside_down;      /* the pictures were turned so */
 } FeaturesMeta;
 
 typedef struct {
     H5File file;
-    int64_t n;        /* rows */
+    int64_t n;        /* rows; a multiple of meta.views, which is 1 or more when read */
     int64_t d;        /* columns */
     int64_t classes;  /* of the labels; 0: unlabelled */
     size_t key_bytes; /* of one key in the file */

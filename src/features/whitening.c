@@ -2,17 +2,30 @@
 #include "features/whitening.h"
 
 #include "base/memory.h"
+#include "features/dense_algebra.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
-enum { BLOCK_ROWS = 1024 };
+enum { BLOCK_ROWS = 1024, APPLY_ROWS = 32 };
 
-const char *whitening_suffix(WhiteningKind kind)
+void whitening_suffix(const WhiteningOptions *options, char out[WHITENING_SUFFIX])
 {
     static const char *const suffixes[] = {
         [WHITENING_NONE] = "", [WHITENING_CENTER] = "_centered", [WHITENING_FULL] = "_whitened"};
-    return suffixes[kind];
+    int length = snprintf(out, WHITENING_SUFFIX, "%s", suffixes[options->kind]);
+    if (options->kind != WHITENING_FULL) return;
+    if (options->dims)
+        length +=
+            snprintf(out + length, (size_t)(WHITENING_SUFFIX - length), "%lld", (long long)options->dims);
+    if (options->ridge != WHITENING_RIDGE)
+        snprintf(out + length, (size_t)(WHITENING_SUFFIX - length), "_ridge%g", options->ridge);
+}
+
+int64_t whitening_columns(const Whitening *w)
+{
+    return w->options.dims ? w->options.dims : w->d;
 }
 
 /* --- learning, on rank 0 --- */
@@ -27,6 +40,7 @@ static Status check_file(const FeaturesFile *file, const char *path, const Featu
                            "%s: is %s %s at %lld pixels, %lld columns; expected %s %s at %lld, %lld", path,
                            meta->arch, meta->layer, (long long)meta->input_size, (long long)file->d,
                            expected->arch, expected->layer, (long long)expected->input_size, (long long)d);
+    if (meta->upside_down) return status_fail(error, STATUS_INPUT, "%s: is of pictures upside down", path);
     if (file->n == 0) return status_fail(error, STATUS_INPUT, "%s: has no rows", path);
     return STATUS_OK;
 }
@@ -46,18 +60,7 @@ static void add_block(Sums *sums, const double *rows, int64_t n)
         for (int64_t j = 0; j < d; j++)
             sums->sum[j] += rows[r * d + j];
     sums->n += n;
-    if (!sums->products) return;
-#pragma omp parallel for schedule(dynamic, 8)
-    for (int64_t i = 0; i < d; i++) {
-        double *restrict out = sums->products + i * d;
-        for (int64_t r = 0; r < n; r++) {
-            const double *restrict row = rows + r * d;
-            double factor = row[i];
-#pragma omp simd
-            for (int64_t j = 0; j <= i; j++)
-                out[j] += factor * row[j];
-        }
-    }
+    if (sums->products) dense_algebra_add_products(sums->products, rows, n, d);
 }
 
 /* Blocks of the file, evenly spread where there are too many. */
@@ -97,22 +100,53 @@ static bool cholesky(double *a, int64_t d)
     return true;
 }
 
-/* The root of the covariance from the sums. */
-static Status finish_root(Whitening *w, const Sums *sums, const char *path, Error *error)
+/* The covariance in place of the products; returns its trace. */
+static double finish_covariance(Sums *sums)
 {
-    int64_t d = w->d;
+    int64_t d = sums->d;
     double n = (double)sums->n, trace = 0.0;
-    if (sums->n <= d)
-        return status_fail(error, STATUS_INPUT, "%s: whitening of %lld columns needs more rows than %lld",
-                           path, (long long)d, (long long)sums->n);
     for (int64_t i = 0; i < d; i++)
         for (int64_t j = 0; j <= i; j++)
-            w->root[i * d + j] = sums->products[i * d + j] / n - sums->sum[i] / n * (sums->sum[j] / n);
+            sums->products[i * d + j] = sums->products[i * d + j] / n - sums->sum[i] / n * (sums->sum[j] / n);
     for (int64_t i = 0; i < d; i++)
-        trace += w->root[i * d + i];
+        trace += sums->products[i * d + i];
+    return trace;
+}
+
+static bool make_root(Whitening *w, const double *covariance, double ridge)
+{
+    int64_t d = w->d;
     for (int64_t i = 0; i < d; i++)
-        w->root[i * d + i] += WHITENING_RIDGE * trace / (double)d;
-    if (!(trace > 0.0) || !cholesky(w->root, d))
+        for (int64_t j = 0; j <= i; j++)
+            w->root[i * d + j] = covariance[i * d + j] + (i == j ? ridge : 0.0);
+    return cholesky(w->root, d);
+}
+
+/* Overwrites the covariance. */
+static bool make_axes(Whitening *w, double *covariance, double ridge)
+{
+    int64_t d = w->d, dims = w->options.dims;
+    double *variance = memory_alloc_array((size_t)dims, sizeof *variance);
+    bool done = dense_algebra_leading(covariance, d, dims, variance, w->axes);
+    for (int64_t k = 0; k < dims && done; k++) {
+        double scale = 1.0 / sqrt((variance[k] > 0.0 ? variance[k] : 0.0) + ridge);
+        for (int64_t j = 0; j < d; j++)
+            w->axes[k * d + j] *= scale;
+    }
+    memory_free(variance);
+    return done;
+}
+
+/* The root of the covariance, or its axes, from the sums. */
+static Status finish_whitening(Whitening *w, Sums *sums, const char *path, Error *error)
+{
+    int64_t needed = whitening_columns(w);
+    if (sums->n <= needed)
+        return status_fail(error, STATUS_INPUT, "%s: whitening to %lld columns needs more rows than %lld",
+                           path, (long long)needed, (long long)sums->n);
+    double trace = finish_covariance(sums), ridge = w->options.ridge * trace / (double)w->d;
+    if (!(trace > 0.0) ||
+        !(w->axes ? make_axes(w, sums->products, ridge) : make_root(w, sums->products, ridge)))
         return status_fail(error, STATUS_INPUT, "%s: its rows are all alike", path);
     return STATUS_OK;
 }
@@ -125,12 +159,12 @@ static Status learn_here(Whitening *w, const char *path, const FeaturesMeta *exp
     Sums sums = {.d = w->d,
                  .origin = memory_alloc_array(d, sizeof(double)),
                  .sum = memory_alloc_array(d, sizeof(double)),
-                 .products = w->root ? memory_alloc_array(d * d, sizeof(double)) : NULL};
+                 .products = w->root || w->axes ? memory_alloc_array(d * d, sizeof(double)) : NULL};
     float *block = memory_alloc_array(BLOCK_ROWS * d, sizeof *block);
     double *shifted = memory_alloc_array(BLOCK_ROWS * d, sizeof *shifted);
     Status status = check_file(&file, path, expected, w->d, error);
     if (status == STATUS_OK) status = add_rows(&sums, &file, path, block, shifted, error);
-    if (status == STATUS_OK && w->root) status = finish_root(w, &sums, path, error);
+    if (status == STATUS_OK && sums.products) status = finish_whitening(w, &sums, path, error);
     for (size_t j = 0; j < d && status == STATUS_OK; j++)
         w->mean[j] = sums.origin[j] + sums.sum[j] / (double)sums.n;
     memory_free(sums.origin);
@@ -142,25 +176,43 @@ static Status learn_here(Whitening *w, const char *path, const FeaturesMeta *exp
     return status;
 }
 
-Status whitening_learn(Whitening *w, WhiteningKind kind, const char *path, const FeaturesMeta *expected,
-                       int64_t d, Comm *comm, Error *error)
+Status whitening_learn(Whitening *w, const WhiteningOptions *options, const char *path,
+                       const FeaturesMeta *expected, int64_t d, Comm *comm, Error *error)
 {
-    *w = (Whitening){.kind = kind, .d = d};
+    *w = (Whitening){.options = *options, .d = d};
     w->mean = memory_alloc_array((size_t)d, sizeof *w->mean);
-    if (kind == WHITENING_FULL) w->root = memory_alloc_array((size_t)(d * d), sizeof *w->root);
+    int64_t dims = options->dims;
+    if (dims > d)
+        return status_fail(error, STATUS_INPUT, "%s: rows of %lld columns cannot be whitened to %lld", path,
+                           (long long)d, (long long)dims);
+    if (options->kind == WHITENING_FULL && dims)
+        w->axes = memory_alloc_array((size_t)(dims * d), sizeof *w->axes);
+    else if (options->kind == WHITENING_FULL)
+        w->root = memory_alloc_array((size_t)(d * d), sizeof *w->root);
     Status status = comm_rank(comm) == 0 ? learn_here(w, path, expected, error) : STATUS_OK;
     TRY(comm_agree(comm, status, error));
     comm_broadcast(comm, w->mean, d, DTYPE_F64, 0, NULL);
     if (w->root) comm_broadcast(comm, w->root, d * d, DTYPE_F64, 0, NULL);
+    if (w->axes) comm_broadcast(comm, w->axes, dims * d, DTYPE_F64, 0, NULL);
     return STATUS_OK;
 }
 
 /* --- applying --- */
 
-static void apply_row(const Whitening *w, float *row, double *x)
+/* out = x to unit length. */
+static void put_unit(float *out, const double *x, int64_t count)
+{
+    double squares = 0.0;
+    for (int64_t i = 0; i < count; i++)
+        squares += x[i] * x[i];
+    double scale = squares > 0.0 ? 1.0 / sqrt(squares) : 0.0;
+    for (int64_t i = 0; i < count; i++)
+        out[i] = (float)(x[i] * scale);
+}
+
+static void apply_row(const Whitening *w, float *out, const float *row, double *x)
 {
     int64_t d = w->d;
-    double squares = 0.0;
     for (int64_t i = 0; i < d; i++) {
         double value = (double)row[i] - w->mean[i];
         if (w->root) {
@@ -171,22 +223,38 @@ static void apply_row(const Whitening *w, float *row, double *x)
             value /= line[i];
         }
         x[i] = value;
-        squares += value * value;
     }
-    double scale = squares > 0.0 ? 1.0 / sqrt(squares) : 0.0;
-    for (int64_t i = 0; i < d; i++)
-        row[i] = (float)(x[i] * scale);
+    put_unit(out, x, d);
 }
 
-void whitening_apply(const Whitening *w, float *rows, int64_t n)
+/* x[n, d] and y[n, columns] are work space. */
+static void apply_axes(const Whitening *w, float *out, const float *rows, int64_t n, double *x, double *y)
 {
+    int64_t d = w->d, columns = whitening_columns(w);
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t j = 0; j < d; j++)
+            x[r * d + j] = (double)rows[r * d + j] - w->mean[j];
+    dense_algebra_project(y, x, n, w->axes, columns, d);
+    for (int64_t r = 0; r < n; r++)
+        put_unit(out + r * columns, y + r * columns, columns);
+}
+
+void whitening_apply(const Whitening *w, float *out, const float *rows, int64_t n)
+{
+    int64_t d = w->d, columns = whitening_columns(w);
 #pragma omp parallel
     {
-        double *x = memory_alloc_array((size_t)w->d, sizeof *x);
+        double *x = memory_alloc_array((size_t)(APPLY_ROWS * d), sizeof *x);
+        double *y = memory_alloc_array((size_t)(APPLY_ROWS * columns), sizeof *y);
 #pragma omp for schedule(static)
-        for (int64_t r = 0; r < n; r++)
-            apply_row(w, rows + r * w->d, x);
+        for (int64_t first = 0; first < n; first += APPLY_ROWS) {
+            int64_t count = n - first < APPLY_ROWS ? n - first : APPLY_ROWS;
+            if (w->axes) apply_axes(w, out + first * columns, rows + first * d, count, x, y);
+            for (int64_t r = first; r < first + count && !w->axes; r++)
+                apply_row(w, out + r * d, rows + r * d, x);
+        }
         memory_free(x);
+        memory_free(y);
     }
 }
 
@@ -194,5 +262,6 @@ void whitening_fini(Whitening *w)
 {
     memory_free(w->mean);
     memory_free(w->root);
+    memory_free(w->axes);
     *w = (Whitening){0};
 }

@@ -170,6 +170,7 @@ static void layout_blocks(const Vit *vit, VitPass *pass, Arena *arena)
 
 VitPass vit_pass(const Vit *vit, const VitInput *input, Arena *arena)
 {
+    CHECK(input->blocks >= 0 && input->blocks <= vit->config.depth && !(input->blocks && input->backward));
     VitPass pass = {.input = *input};
     int64_t sequences[PACKED_MAX_SETS], tokens_each[PACKED_MAX_SETS];
     for (int i = 0; i < input->set_count; i++) {

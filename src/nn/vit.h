@@ -62,6 +62,7 @@ typedef struct {
     Dtype act;        /* of activations: fp32, or bf16 where the weights have reduced copies */
     bool backward;    /* activations are kept for vit_backward */
     bool recompute;   /* with backward: of each block the input alone is kept, the rest is computed again */
+    int64_t blocks;   /* only the first of them are computed; 0: all. Not with backward */
     bool drop_path;   /* stochastic depth at the configured rate */
     uint64_t seed;    /* of its draws, */
     int64_t step;     /* with the step */
@@ -104,7 +105,7 @@ int64_t vit_row(const VitPass *pass, int set, int64_t sequence);
  * measuring arena, bounds all smaller ones. */
 VitPass vit_pass(const Vit *vit, const VitInput *input, Arena *arena);
 
-/* pass->x becomes x_prenorm. */
+/* pass->x becomes x_prenorm, or the output of the last block that is computed. */
 void vit_forward(const Vit *vit, const Ops *ops, const Weights *weights, VitPass *pass, const NnHooks *hooks);
 
 /* out[n, D] fp32 = final LayerNorm of x[rows]; stats[n, 2] fp32 for the backward; rows [n] int32 of the pack

@@ -45,7 +45,7 @@ void vit_forward(const Vit *vit, const Ops *ops, const Weights *weights, VitPass
         embed_set(vit, ops, weights, pass, set);
     nn_hooks_after(hooks, vit->embed_unit, NN_FORWARD);
 
-    int64_t depth = vit->config.depth;
+    int64_t depth = pass->input.blocks ? pass->input.blocks : vit->config.depth;
     for (int64_t i = 0; i < depth; i++) {
         const VitBlock *block = &vit->blocks[i];
         bool first_of_unit = i == 0 || vit->blocks[i - 1].unit != block->unit;

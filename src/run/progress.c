@@ -119,3 +119,21 @@ void progress_end(Progress *progress)
     fputc('\n', stderr);
     progress->log->bar_on_line = false;
 }
+
+void progress_phases_tell(void *context, const char *what, const char *unit, int64_t done, int64_t total)
+{
+    ProgressPhases *phases = context;
+    if (strcmp(phases->what, what) != 0) {
+        progress_phases_end(phases);
+        snprintf(phases->what, sizeof phases->what, "%s", what);
+        phases->progress = progress_begin(phases->log, phases->what, 0, total, total / 20);
+        phases->progress.unit = unit;
+    }
+    progress_update(&phases->progress, done, "");
+}
+
+void progress_phases_end(ProgressPhases *phases)
+{
+    if (*phases->what) progress_end(&phases->progress);
+    *phases->what = '\0';
+}

@@ -41,4 +41,19 @@ void progress_end(Progress *progress);
 void progress_note(Progress *progress, int64_t done, double now);
 void progress_format(const Progress *progress, const char *detail, int width, char *text, int size);
 
+/* Several kinds of work one after the other, as a callback that is told what goes on (data_pack.h):
+ *
+ *     ProgressPhases phases = {.log = log};
+ *     ... .progress = progress_phases_tell, .progress_context = &phases ...
+ *     progress_phases_end(&phases);
+ */
+typedef struct {
+    Log *log; /* borrowed */
+    Progress progress;
+    char what[32]; /* of `progress`; empty before the first */
+} ProgressPhases;
+
+void progress_phases_tell(void *phases, const char *what, const char *unit, int64_t done, int64_t total);
+void progress_phases_end(ProgressPhases *phases);
+
 #endif

@@ -253,7 +253,11 @@ Test(data_set, selections_apply_from_left_to_right)
                  {";offset=1;stride=10", 2, {1, 14}},
                  {";stride=10;offset=1", 2, {13, 26}},
                  {";stride=4;offset=1;stride=2", 3, {4, 15, 26}},
-                 {";per_class=2;offset=3;limit=2", 2, {11, 20}}};
+                 {";per_class=2;offset=3;limit=2", 2, {11, 20}},
+                 {";spread=4", 4, {0, 5, 13, 21}},
+                 {";offset=1;stride=2;spread=4", 4, {1, 5, 14, 21}},
+                 {";per_class=2;spread=4;offset=1", 3, {1, 11, 20}},
+                 {";limit=3;spread=7;stride=2", 2, {0, 2}}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         char name[64];
         snprintf(name, sizeof name, "set%s", cases[k].suffix);

@@ -17,6 +17,19 @@ void image_reserve(Image *image, int64_t width, int64_t height)
     image->height = height;
 }
 
+void image_flip(Image *image)
+{
+    size_t bytes = 3 * (size_t)image->width;
+    for (int64_t top = 0, bottom = image->height - 1; top < bottom; top++, bottom--) {
+        uint8_t *a = image->rgb + (size_t)top * bytes, *b = image->rgb + (size_t)bottom * bytes;
+        for (size_t i = 0; i < bytes; i++) {
+            uint8_t swapped = a[i];
+            a[i] = b[i];
+            b[i] = swapped;
+        }
+    }
+}
+
 void image_destroy(Image *image)
 {
     memory_free(image->rgb);

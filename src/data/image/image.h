@@ -21,6 +21,9 @@ typedef struct {
  * by the caller. */
 void image_reserve(Image *image, int64_t width, int64_t height);
 
+/* Upside down: the last row of pixels becomes the first. */
+void image_flip(Image *image);
+
 /* Frees the pixels and leaves the empty picture. */
 void image_destroy(Image *image);
 
