@@ -59,7 +59,7 @@ $(BUILD)/%.o: %.c
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
 
 # C++ around Faiss. Without -march: what its headers define inline is also in the library, which is for any processor.
-$(BUILD)/src/index/%.o $(BUILD)/tests/index/%.o: CPPFLAGS += $(FAISS_CPPFLAGS)
+$(BUILD)/src/index/%.o: CPPFLAGS += $(FAISS_CPPFLAGS)
 $(BUILD)/%.o: %.cc
 	@mkdir -p $(@D)
 	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -c $< -o $@
@@ -112,8 +112,7 @@ $(BIN): $(JOBS:%.c=$(BUILD)/%.o) $(LIB)
 WITHOUT_CUDA := $(patsubst %.c,$(BUILD)/%.o,$(wildcard src/*/without_*/*.c))
 
 define suite
-$(BUILD)/tests/test_$(1): $$(patsubst %.c,$(BUILD)/%.o,$$(wildcard tests/$(1)/$(if $(filter mpi,$(1)),test_*,*).c)) \
-  $$(patsubst %.cc,$(BUILD)/%.o,$$(wildcard tests/$(1)/*.cc)) $(SUPPORT) \
+$(BUILD)/tests/test_$(1): $$(patsubst %.c,$(BUILD)/%.o,$$(wildcard tests/$(1)/$(if $(filter mpi,$(1)),test_*,*).c)) $(SUPPORT) \
   $(if $(filter cuda,$(1)),,$(WITHOUT_CUDA)) $(LIB)
 	$$(CC) $$(CFLAGS) $$^ $$(LDFLAGS) $(if $(filter cuda,$(1)),$$(LDLIBS),$$(HOST_LIBS)) -lcriterion -o $$@
 endef

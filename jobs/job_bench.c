@@ -1,13 +1,14 @@
 /* job_bench.c - this machine's limits, and how near to them we come.
  *
- *   dinobatch bench [--device auto|cpu|cuda] [--what limits|ops|step|augment|sharding|checkpoint|all]
+ *   dinobatch bench [--device auto|cpu|cuda] [--what limits|ops|step|augment|sharding|checkpoint|index|all]
  *                   [--preset tiny|vits14|demo|full-s|full-b|full-l|config|all] [--dtype fp32|bf16|fp16|all]
  *                   [--strategy no_shard|shard_grad_op|full_shard|hybrid_shard|all]
- *                   [--seconds S] [--quick] [--data SPEC] [--output-dir DIR] [key=value]...
+ *                   [--seconds S] [--quick] [--data SPEC] [--rows N] [--features FILE] [--output-dir DIR]
+ *                   [key=value]...
  *
- * The first four measure one process. `sharding` and `checkpoint` measure what ranks do together, under
- * mpirun or srun on any number of them; `checkpoint` writes to a folder below --output-dir and removes it
- * again.
+ * The first four measure one process. `sharding`, `checkpoint` and `index` measure what ranks do together,
+ * under mpirun or srun on any number of them; `checkpoint` writes to a folder below --output-dir and removes
+ * it again; `index` draws its curves there.
  *
  * Presets `tiny` and `vits14` are the two on which the public reference was timed on a CPU (README "Speed");
  * `demo` is jobs/configs/demo.yaml; `full-s`, `full-b`, `full-l` are a ViT-S, -B and -L with patches of 14
@@ -21,6 +22,8 @@
 #include "bench/hot_ops.h"
 #include "bench/machine_limits.h"
 #include "job.h"
+#include "job_bench_index.h"
+#include "job_bench_presets.h"
 #include "job_threads.h"
 #include "train/train_data.h"
 
@@ -31,8 +34,8 @@
 #include <unistd.h>
 
 const OptionSpec job_bench_options[] = {
-    {"what", "limits|ops|step|augment|sharding|checkpoint|all",
-     "what to measure; the last two on any number of ranks (default all: the first four)", false},
+    {"what", "limits|ops|step|augment|sharding|checkpoint|index|all",
+     "what to measure; the last three on any number of ranks (default all: the first four)", false},
     {"preset", "tiny|vits14|demo|full-s|full-b|full-l|config|all",
      "step, sharding and checkpoints of which model; config: that of --config-file and key=value (default "
      "all, or config with --config-file)",
@@ -44,8 +47,11 @@ const OptionSpec job_bench_options[] = {
     {"seconds", "S", "of each measurement (default 0.3; steps three times as long, two steps at least)",
      false},
     {"device", "auto|cpu|cuda", "which processor's (default compute.device)", false},
-    {"quick", NULL, "limits and operations at the smallest sizes: to test the bench itself", false},
+    {"quick", NULL, "limits, operations and rows at the smallest sizes: to test the bench itself", false},
     {"data", "SPEC", "pictures to decode and crop (default: drawn ones of 500 x 375)", false},
+    {"rows", "N", "with --what index: rows to search in (default 100000)", false},
+    {"features", "FILE", "with --what index: rows of a features file, evenly drawn (default: drawn ones)",
+     false},
     {0},
 };
 
@@ -55,110 +61,12 @@ typedef struct {
     double seconds;
     int threads;
     int strategy; /* a ConfigSharding, or -1: all */
+    int64_t rows; /* 0: not given */
     bool gpu, quick;
     FILE *out; /* where tables go; NULL on ranks that do not speak */
 } Request;
 
-enum {
-    PRESET_TINY,
-    PRESET_VITS14,
-    PRESET_DEMO,
-    PRESET_FULL_S,
-    PRESET_FULL_B,
-    PRESET_FULL_L,
-    PRESET_CONFIG,
-    PRESETS
-};
-enum { DTYPES = 3, ASSIGNMENTS = 16 };
-
-#define FULL(arch)                                                                                           \
-    {                                                                                                        \
-        "student.arch=" arch, "student.patch_size=14", "student.drop_path_rate=0.3",                         \
-            "crops.global_crops_size=224", "crops.local_crops_size=98", "crops.local_crops_number=8",        \
-            "train.batch_size_per_gpu=32", "train.centering=sinkhorn_knopp", "ibot.separate_head=true",      \
-            "dino.head_n_prototypes=131072", "ibot.head_n_prototypes=131072", "dino.head_bottleneck_dim=256" \
-    }
-
-/* The peer's settings, as assignments. */
-static const struct {
-    const char *name;
-    const char *assignments[ASSIGNMENTS];
-} PRESET_LIST[PRESETS] = {
-    [PRESET_TINY] = {"tiny",
-                     {"student.arch=vit_custom", "student.embed_dim=96", "student.depth=4",
-                      "student.num_heads=3", "student.patch_size=4", "student.drop_path_rate=0.3",
-                      "crops.global_crops_size=32", "crops.local_crops_size=16", "crops.local_crops_number=4",
-                      "train.batch_size_per_gpu=32", "train.centering=sinkhorn_knopp",
-                      "ibot.separate_head=true", "dino.head_n_prototypes=8192",
-                      "ibot.head_n_prototypes=8192"}},
-    [PRESET_VITS14] = {"vits14",
-                       {"student.arch=vit_small", "student.patch_size=14", "student.drop_path_rate=0.3",
-                        "crops.global_crops_size=224", "crops.local_crops_size=98",
-                        "crops.local_crops_number=8", "train.batch_size_per_gpu=4",
-                        "train.centering=sinkhorn_knopp", "ibot.separate_head=true",
-                        "dino.head_n_prototypes=8192", "ibot.head_n_prototypes=8192"}},
-    [PRESET_DEMO] = {"demo", {0}},
-    [PRESET_FULL_S] = {"full-s", FULL("vit_small")},
-    [PRESET_FULL_B] = {"full-b", FULL("vit_base")},
-    [PRESET_FULL_L] = {"full-l", FULL("vit_large")},
-    [PRESET_CONFIG] = {"config", {0}},
-};
-
-/* --- configurations ----------------------------------------------------------------------------------- */
-
-/* jobs/configs/demo.yaml from here, or beside the program's build folder. */
-static Status find_demo(char *path, size_t size, Error *error)
-{
-    static const char FILE_NAME[] = "jobs/configs/demo.yaml";
-    snprintf(path, size, "%s", FILE_NAME);
-    if (access(path, R_OK) == 0) return STATUS_OK;
-    char program[PATH_MAX];
-    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (length > 0) {
-        program[length] = '\0';
-        for (int i = 0; i < 2; i++) { /* away with the name and with build/ */
-            char *slash = strrchr(program, '/');
-            if (slash) *slash = '\0';
-        }
-        int written = snprintf(path, size, "%s/%s", program, FILE_NAME);
-        if (written > 0 && (size_t)written < size && access(path, R_OK) == 0) return STATUS_OK;
-    }
-    return status_fail(error, STATUS_INPUT, "--preset demo: %s is not here; run it in the checkout",
-                       FILE_NAME);
-}
-
-static Status overlay(Config *config, int preset, const Options *options, Error *error)
-{
-    if (preset == PRESET_DEMO) {
-        char path[PATH_MAX];
-        TRY(find_demo(path, sizeof path, error));
-        TRY(config_load_file(config, path, error));
-    }
-    if (preset == PRESET_CONFIG)
-        for (int i = 0; i < options->config_file_count; i++)
-            TRY(config_load_file(config, options->config_files[i], error));
-    for (int i = 0; i < ASSIGNMENTS && PRESET_LIST[preset].assignments[i]; i++)
-        TRY(config_override(config, PRESET_LIST[preset].assignments[i], error));
-    for (int i = 0; i < options->override_count; i++)
-        TRY(config_override(config, options->overrides[i], error));
-    return config_check(config, error);
-}
-
-static void set_dtype(Config *config, Dtype dtype)
-{
-    ConfigPrecisions *both[] = {&config->compute_precision.teacher, &config->compute_precision.student};
-    for (int i = 0; i < 2; i++) {
-        both[i]->backbone.mixed_precision.param_dtype = dtype;
-        both[i]->dino_head.mixed_precision.param_dtype = dtype;
-        both[i]->ibot_head.mixed_precision.param_dtype = dtype;
-    }
-}
-
-/* Of the size that a GPU trains. */
-static bool is_full(int preset)
-{
-    return preset >= PRESET_FULL_S && preset <= PRESET_FULL_L;
-}
+enum { DTYPES = 3 };
 
 /* --- measuring ---------------------------------------------------------------------------------------- */
 
@@ -169,13 +77,14 @@ static bool wanted(const char *asked, const char *name)
 
 static bool needs_ranks(const Request *request)
 {
-    return strcmp(request->what, "sharding") == 0 || strcmp(request->what, "checkpoint") == 0;
+    return strcmp(request->what, "sharding") == 0 || strcmp(request->what, "checkpoint") == 0 ||
+           strcmp(request->what, "index") == 0;
 }
 
 static Status measure_step(JobContext *context, const Request *request, int preset, Config *config,
                            BenchReport *report, Error *error)
 {
-    StepBenchParams params = {.name = PRESET_LIST[preset].name,
+    StepBenchParams params = {.name = job_bench_presets_name(preset),
                               .config = config,
                               .comm = context->comm,
                               .device = request->gpu ? DEVICE_CUDA : DEVICE_CPU,
@@ -191,7 +100,7 @@ static Status measure_step(JobContext *context, const Request *request, int pres
 static Status measure_sharding(JobContext *context, const Request *request, int preset, Config *config,
                                BenchReport *report, Error *error)
 {
-    ShardingBenchParams params = {.name = PRESET_LIST[preset].name,
+    ShardingBenchParams params = {.name = job_bench_presets_name(preset),
                                   .config = config,
                                   .comm = context->comm,
                                   .device = context->device,
@@ -214,7 +123,7 @@ static Status measure_checkpoint(JobContext *context, const Request *request, in
     int length = snprintf(folder, sizeof folder, "%s/bench_checkpoint", context->options->output_dir);
     if (length < 0 || (size_t)length >= sizeof folder)
         return status_fail(error, STATUS_INPUT, "--output-dir: the name is too long");
-    CheckpointBenchParams params = {.name = PRESET_LIST[preset].name,
+    CheckpointBenchParams params = {.name = job_bench_presets_name(preset),
                                     .config = config,
                                     .comm = context->comm,
                                     .device = context->device,
@@ -225,7 +134,7 @@ static Status measure_checkpoint(JobContext *context, const Request *request, in
     TRY(checkpoint_bench_run(checkpoint, &params, error));
     if (request->out) bench_report_print_checkpoint(checkpoint, request->out);
     report->checkpoint_count++;
-    if (is_full(preset) != request->gpu && preset != PRESET_CONFIG) return STATUS_OK;
+    if (job_bench_presets_is_full(preset) != request->gpu && preset != PRESET_CONFIG) return STATUS_OK;
     bool several = comm_size(context->comm) == 1 || strcmp(context->run->thread_level, "multiple") == 0;
     CheckpointTraining *training = &report->trainings[report->training_count];
     TRY(checkpoint_training_run(training, &params, several, error));
@@ -243,7 +152,7 @@ static Status measure_preset(JobContext *context, const Request *request, int pr
     } dtypes[DTYPES] = {{"fp32", DTYPE_F32}, {"bf16", DTYPE_BF16}, {"fp16", DTYPE_F16}};
     Config config;
     config_init(&config);
-    Status status = overlay(&config, preset, context->options, error);
+    Status status = job_bench_presets_overlay(&config, preset, context->options, error);
     bool checkpoint = strcmp(request->what, "checkpoint") == 0;
     if (status == STATUS_OK && checkpoint)
         status = measure_checkpoint(context, request, preset, &config, report, error);
@@ -252,8 +161,8 @@ static Status measure_preset(JobContext *context, const Request *request, int pr
         bool has = request->gpu || dtypes[d].dtype == DTYPE_F32 ||
                    (dtypes[d].dtype == DTYPE_BF16 && machine_limits_has_bf16());
         if (!named && (!wanted(request->dtype, dtypes[d].name) || !has)) continue;
-        set_dtype(&config, dtypes[d].dtype);
-        log_info(context->log, "%s, %s", PRESET_LIST[preset].name, dtypes[d].name);
+        job_bench_presets_set_dtype(&config, dtypes[d].dtype);
+        log_info(context->log, "%s, %s", job_bench_presets_name(preset), dtypes[d].name);
         status = strcmp(request->what, "sharding") == 0
                      ? measure_sharding(context, request, preset, &config, report, error)
                      : measure_step(context, request, preset, &config, report, error);
@@ -266,18 +175,30 @@ static Status measure_preset(JobContext *context, const Request *request, int pr
 static Status measure_presets(JobContext *context, const Request *request, BenchReport *report, Error *error)
 {
     for (int preset = 0; preset < PRESETS; preset++) {
-        bool named = strcmp(request->preset, PRESET_LIST[preset].name) == 0;
+        bool named = strcmp(request->preset, job_bench_presets_name(preset)) == 0;
         /* "all" means the known ones: what the command line configures is asked for by name. */
-        bool of_all = is_full(preset) == request->gpu;
+        bool of_all = job_bench_presets_is_full(preset) == request->gpu;
         if (!named && (strcmp(request->preset, "all") != 0 || preset == PRESET_CONFIG || !of_all)) continue;
         char path[PATH_MAX];
-        if (preset == PRESET_DEMO && !named && find_demo(path, sizeof path, error) != STATUS_OK) {
+        if (preset == PRESET_DEMO && !named &&
+            job_bench_presets_find_demo(path, sizeof path, error) != STATUS_OK) {
             log_warning(context->log, "%s", error->text);
             continue;
         }
         TRY(measure_preset(context, request, preset, report, error));
     }
     return STATUS_OK;
+}
+
+static Status measure_index(JobContext *context, const Request *request, BenchReport *report, Error *error)
+{
+    JobBenchIndex index = {.seconds = request->seconds,
+                           .threads = request->threads,
+                           .quick = request->quick,
+                           .rows = request->rows,
+                           .features = options_get(context->options, "features"),
+                           .out = request->out};
+    return job_bench_index(context, &index, report, error);
 }
 
 /* The crops of the published recipe with patches of 14, or those of the command line. */
@@ -287,7 +208,7 @@ static Status measure_pictures(const JobContext *context, const Request *request
     Config config;
     config_init(&config);
     int preset = strcmp(request->preset, "config") == 0 ? PRESET_CONFIG : PRESET_VITS14;
-    Status status = overlay(&config, preset, context->options, error);
+    Status status = job_bench_presets_overlay(&config, preset, context->options, error);
     if (status == STATUS_OK) {
         AugmentParams augment = train_data_augment(&config);
         status = augment_bench_run(&report->rows, pictures, &augment, wanted(request->what, "augment"),
@@ -344,6 +265,17 @@ static Status parse_strategy(Request *request, const char *strategy, Error *erro
     return STATUS_OK;
 }
 
+static Status parse_rows(Request *request, const char *rows, Error *error)
+{
+    enum { MOST = 1000000000 };
+    char *end;
+    if (!rows) return STATUS_OK;
+    request->rows = strtoll(rows, &end, 10);
+    if (*end || request->rows < 1 || request->rows > MOST)
+        return status_fail(error, STATUS_INPUT, "--rows %s: expected a number in 1 .. %d", rows, MOST);
+    return STATUS_OK;
+}
+
 static Status parse(const JobContext *context, Request *request, Error *error)
 {
     const Options *options = context->options;
@@ -366,14 +298,14 @@ static Status parse(const JobContext *context, Request *request, Error *error)
     }
     if (comm_rank(context->comm) == 0) request->out = stdout;
     if (comm_size(context->comm) > 1 && !needs_ranks(request))
-        return status_fail(
-            error, STATUS_INPUT,
-            "bench --what %s measures one process: run it on one rank (sharding and checkpoint "
-            "take any number)",
-            request->what);
+        return status_fail(error, STATUS_INPUT,
+                           "bench --what %s measures one process: run it on one rank (sharding, checkpoint "
+                           "and index take any number)",
+                           request->what);
     if (strcmp(request->what, "checkpoint") == 0 && !options->output_dir)
         return status_fail(error, STATUS_INPUT,
                            "bench --what checkpoint writes files: --output-dir says to which disk");
+    TRY(parse_rows(request, options_get(options, "rows"), error));
     return parse_strategy(request, options_get(options, "strategy"), error);
 }
 
@@ -403,7 +335,8 @@ static Status measure(JobContext *context, const Request *request, BenchReport *
     if (request->out) bench_report_print_machine(report, request->out);
     fflush(stdout);
     if (needs_ranks(request)) {
-        TRY(measure_presets(context, request, report, error));
+        TRY(strcmp(request->what, "index") == 0 ? measure_index(context, request, report, error)
+                                                : measure_presets(context, request, report, error));
         if (request->out) status = write_report(context, report, error);
         return comm_agree(context->comm, status, error);
     }

@@ -242,6 +242,101 @@ static void add_ranks(cJSON *tree, const BenchReport *report)
         add_training(trainings, &report->trainings[i]);
 }
 
+/* --- searching and clustering --- */
+
+static void add_kind(cJSON *array, const IndexBench *bench, const IndexBenchKind *kind)
+{
+    cJSON *item = cJSON_CreateObject();
+    cJSON_AddStringToObject(item, "factory", kind->factory);
+    cJSON_AddNumberToObject(item, "refine", (double)kind->refine);
+    cJSON_AddNumberToObject(item, "lists", (double)kind->lists);
+    cJSON_AddNumberToObject(item, "train_rows", (double)kind->train_rows);
+    cJSON_AddNumberToObject(item, "train_seconds", kind->train_seconds);
+    cJSON_AddNumberToObject(item, "fill_seconds", kind->fill_seconds);
+    cJSON_AddNumberToObject(item, "build_share", kind->build_share);
+    cJSON_AddNumberToObject(item, "bytes_a_row", kind->bytes_a_row);
+    cJSON_AddNumberToObject(item, "fixed_bytes", kind->fixed_bytes);
+    cJSON *points = cJSON_AddArrayToObject(item, "points");
+    for (int i = 0; i < kind->point_count; i++) {
+        const IndexBenchPoint *point = &kind->points[i];
+        cJSON *p = cJSON_CreateObject();
+        cJSON_AddNumberToObject(p, "nprobe", (double)point->nprobe);
+        cJSON_AddNumberToObject(p, "recall", point->recall);
+        cJSON_AddNumberToObject(p, "edge_recall", point->edge_recall);
+        cJSON_AddNumberToObject(p, "edge_precision", point->edge_precision);
+        cJSON_AddNumberToObject(p, "queries_per_s", (double)bench->queries / point->times.median);
+        cJSON_AddNumberToObject(p, "speed_beside_flat", bench->flat_processor / point->processor);
+        cJSON_AddNumberToObject(p, "processor_seconds", point->processor);
+        add_times(p, &point->times);
+        cJSON_AddItemToArray(points, p);
+    }
+    cJSON_AddItemToArray(array, item);
+}
+
+static void add_rates(cJSON *object, const IndexBench *bench)
+{
+    IndexBenchRate rates[INDEX_BENCH_RATES];
+    int count = index_bench_rates(bench, rates);
+    cJSON *array = cJSON_AddArrayToObject(object, "rates");
+    for (int i = 0; i < count; i++) {
+        cJSON *item = cJSON_CreateObject();
+        cJSON_AddStringToObject(item, "name", rates[i].name);
+        cJSON_AddNumberToObject(item, "rows_per_s", rates[i].rows_per_s);
+        double pairs = rates[i].pairs_a_row * rates[i].rows_per_s;
+        cJSON_AddNumberToObject(item, "pairs_a_row", rates[i].pairs_a_row);
+        cJSON_AddNumberToObject(item, "pairs_per_s", pairs);
+        add_known(item, "flops_per_s", rates[i].products ? pairs * 2.0 * (double)bench->d : 0);
+        double of_processor = rates[i].pairs_a_row * rates[i].rows_per_processor_s;
+        cJSON_AddNumberToObject(item, "pairs_per_processor_s", of_processor);
+        add_known(item, "flops_per_processor_s",
+                  rates[i].products ? of_processor * 2.0 * (double)bench->d : 0);
+        cJSON_AddNumberToObject(item, "bytes_a_row", rates[i].bytes_a_row);
+        cJSON_AddItemToArray(array, item);
+    }
+}
+
+static void add_index(cJSON *tree, const IndexBench *bench)
+{
+    cJSON *item = cJSON_AddObjectToObject(tree, "index");
+    cJSON_AddStringToObject(item, "source", bench->source);
+    cJSON_AddNumberToObject(item, "ranks", bench->ranks);
+    cJSON_AddNumberToObject(item, "threads", bench->threads);
+    cJSON_AddNumberToObject(item, "rows", (double)bench->rows);
+    cJSON_AddNumberToObject(item, "columns", (double)bench->d);
+    cJSON_AddNumberToObject(item, "queries", (double)bench->queries);
+    cJSON_AddNumberToObject(item, "neighbours", (double)bench->k);
+    cJSON_AddNumberToObject(item, "threshold", bench->threshold);
+    cJSON_AddNumberToObject(item, "edges", (double)bench->edges);
+    cJSON_AddNumberToObject(item, "flat_queries_per_s", (double)bench->queries / bench->flat.median);
+    add_named_times(item, "flat_seconds", &bench->flat);
+    cJSON_AddNumberToObject(item, "flat_processor_seconds", bench->flat_processor);
+    cJSON *kinds = cJSON_AddArrayToObject(item, "kinds");
+    for (int i = 0; i < bench->kind_count; i++)
+        add_kind(kinds, bench, &bench->kinds[i]);
+    add_rates(item, bench);
+}
+
+static void add_kmeans(cJSON *array, const KmeansBench *bench)
+{
+    bool both = bench->faiss.count > 0;
+    cJSON *item = cJSON_CreateObject();
+    cJSON_AddNumberToObject(item, "rows", (double)bench->rows);
+    cJSON_AddNumberToObject(item, "columns", (double)bench->d);
+    cJSON_AddNumberToObject(item, "clusters", (double)bench->k);
+    cJSON_AddNumberToObject(item, "iterations", (double)bench->iterations);
+    cJSON_AddNumberToObject(item, "seeds", bench->seeds);
+    cJSON_AddNumberToObject(item, "ranks", bench->ranks);
+    cJSON_AddNumberToObject(item, "threads", bench->threads);
+    add_times(item, &bench->ours);
+    add_named_times(item, "faiss_seconds", &bench->faiss);
+    cJSON_AddNumberToObject(item, "inertia", bench->our_inertia);
+    add_known(item, "faiss_inertia", bench->faiss_inertia);
+    add_known(item, "inertia_ratio", both ? bench->our_inertia / bench->faiss_inertia : 0);
+    add_known(item, "worst_inertia_ratio", both ? 1 + bench->worst_excess : 0);
+    add_known(item, "speed_beside_faiss", both ? bench->faiss.median / bench->ours.median : 0);
+    cJSON_AddItemToArray(array, item);
+}
+
 char *bench_report_json(const BenchReport *report)
 {
     cJSON *tree = cJSON_CreateObject();
@@ -252,6 +347,10 @@ char *bench_report_json(const BenchReport *report)
     for (int i = 0; i < report->step_count; i++)
         add_step(steps, report, &report->steps[i]);
     add_ranks(tree, report);
+    if (report->has_index) add_index(tree, &report->index);
+    cJSON *kmeans = cJSON_AddArrayToObject(tree, "kmeans");
+    for (int i = 0; i < report->kmeans_count; i++)
+        add_kmeans(kmeans, &report->kmeans[i]);
     char *text = cJSON_PrintUnformatted(tree), *copy = memory_strdup(text);
     cJSON_free(text);
     cJSON_Delete(tree);

@@ -4,6 +4,8 @@
 
 #include "bench/bench_rows.h"
 #include "bench/checkpoint_training.h"
+#include "bench/index_bench.h"
+#include "bench/kmeans_bench.h"
 #include "bench/sharding_bench.h"
 #include "bench/step_bench.h"
 
@@ -22,6 +24,10 @@ typedef struct {
     int checkpoint_count;
     CheckpointTraining *trainings; /* [training_count] owned by the caller */
     int training_count;
+    IndexBench index;
+    bool has_index; /* was measured */
+    KmeansBench kmeans[KMEANS_BENCHES];
+    int kmeans_count;
     const char *pictures; /* what was decoded; "" when nothing was */
 } BenchReport;
 
@@ -40,6 +46,10 @@ void bench_report_print_sharding(const ShardingBench *sharding, FILE *out);
 /* Checkpoints, written and read; and beside a training. */
 void bench_report_print_checkpoint(const CheckpointBench *checkpoint, FILE *out);
 void bench_report_print_training(const CheckpointTraining *training, FILE *out);
+
+/* Search, its rates, and k-means. */
+void bench_report_print_index(const IndexBench *bench, FILE *out);
+void bench_report_print_kmeans(const KmeansBench *benches, int count, FILE *out);
 
 /* The limit that a step is compared with, FLOP/s: that of its data type, or of fp32 where there is none. */
 double bench_report_step_limit(const BenchReport *report, const StepBench *step);

@@ -1,6 +1,8 @@
 /* test_bench.c - the figures of `dinobatch bench` are there, are consistent, and count what they say. */
 #include "../support/process.h"
 #include "../support/temp_folder.h"
+#include "base/rng.h"
+#include "features/features_file.h"
 
 #include <cjson/cJSON.h>
 #include <criterion/criterion.h>
@@ -162,11 +164,12 @@ Test(bench, refuses_what_it_does_not_know, .timeout = 120)
     static const struct {
         const char *words[4], *said; /* after "bench" */
     } refusals[] = {{{"bench", "--what", "everything"},
-                     "--what everything: expected limits|ops|step|augment|sharding|checkpoint|all"},
+                     "--what everything: expected limits|ops|step|augment|sharding|checkpoint|index|all"},
                     {{"bench", "--preset", "vit"}, "--preset vit: expected"},
                     {{"bench", "--dtype", "fp16"}, "--dtype fp16: expected"},
                     {{"bench", "--seconds", "0"}, "--seconds 0: expected"},
                     {{"bench", "--seconds", "1s"}, "--seconds 1s: expected"},
+                    {{"bench", "--rows", "0"}, "--rows 0: expected"},
                     {{"bench", "--strategy", "ddp"}, "--strategy ddp: expected no_shard|"},
                     {{"bench", "--what", "checkpoint"}, "--output-dir says to which disk"}};
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
@@ -318,6 +321,124 @@ Test(bench, checkpoints_are_measured_on_several_ranks, .timeout = 120)
     TempPath rest = temp_folder_in(&temp, "bench_checkpoint");
     cr_expect_eq(access(rest.text, F_OK), -1, "%s is still there", rest.text);
     temp_folder_destroy(&temp);
+}
+
+/* --- searching and clustering --- */
+
+/* One kind of index, whose points' nprobe doubles until it meets the lists. */
+static void check_kind(const cJSON *kind, double refine, bool exact)
+{
+    const cJSON *points = cJSON_GetObjectItem(kind, "points"), *point;
+    double before = 0, nprobe = 0.5;
+    cr_expect_eq(number(kind, "refine"), refine);
+    expect_positive(kind, "train_seconds");
+    expect_positive(kind, "fill_seconds");
+    expect_positive(kind, "fixed_bytes");
+    cJSON_ArrayForEach(point, points)
+    {
+        double recall = number(point, "recall");
+        cr_expect_eq(number(point, "nprobe"), 2 * nprobe);
+        nprobe = number(point, "nprobe");
+        cr_expect(recall > 0 && recall <= 1 && number(point, "edge_recall") <= 1);
+        if (exact) cr_expect_geq(recall, before);
+        if (exact || refine > 0) cr_expect_eq(number(point, "edge_precision"), 1);
+        expect_positive(point, "queries_per_s");
+        expect_positive(point, "processor_seconds");
+        expect_positive(cJSON_GetObjectItem(point, "seconds"), "median");
+        before = recall;
+    }
+    cr_expect_eq(nprobe, number(kind, "lists"));
+    cr_expect_gt(before, number(cJSON_GetArrayItem(points, 0), "recall"));
+    if (!exact) return;
+    cr_expect_eq(before, 1);
+    cr_expect_eq(number(cJSON_GetArrayItem(points, cJSON_GetArraySize(points) - 1), "edge_recall"), 1);
+}
+
+static double last_recall(const cJSON *kind)
+{
+    const cJSON *points = cJSON_GetObjectItem(kind, "points");
+    return number(cJSON_GetArrayItem(points, cJSON_GetArraySize(points) - 1), "recall");
+}
+
+static void check_index(const cJSON *index, double rows, double columns)
+{
+    cr_expect_eq(number(index, "rows"), rows);
+    cr_expect_eq(number(index, "columns"), columns);
+    cr_expect_eq(number(index, "neighbours"), 64);
+    expect_positive(index, "edges");
+    expect_positive(index, "flat_queries_per_s");
+    expect_positive(index, "flat_processor_seconds");
+    const cJSON *kinds = cJSON_GetObjectItem(index, "kinds");
+    cr_assert_eq(cJSON_GetArraySize(kinds), 3);
+    const cJSON *lists = cJSON_GetArrayItem(kinds, 0), *codes = cJSON_GetArrayItem(kinds, 1),
+                *refined = cJSON_GetArrayItem(kinds, 2);
+    check_kind(lists, 0, true);
+    check_kind(codes, 0, false);
+    check_kind(refined, 4, false);
+    cr_expect_float_eq(number(lists, "bytes_a_row"), 4 * columns + 8, 1e-6);
+    cr_expect_float_eq(number(codes, "bytes_a_row"), columns / 8 + 8, 1e-6);
+    cr_expect_gt(last_recall(refined), last_recall(codes));
+    const cJSON *rate;
+    cJSON_ArrayForEach(rate, cJSON_GetObjectItem(index, "rates")) expect_positive(rate, "rows_per_s");
+    cr_expect_eq(cJSON_GetArraySize(cJSON_GetObjectItem(index, "rates")), 7);
+}
+
+/* Normal numbers, every second row the one before with a little noise. */
+static void write_features(const char *path, int rows, int columns)
+{
+    FeaturesFile file;
+    Error error = {0};
+    FeaturesMeta meta = {.model = "m", .arch = "a", .layer = "l", .data = "d", .config = "", .version = "v"};
+    Rng rng = rng_at(3, RNG_TEST, 0, 0);
+    float row[64] = {0};
+    cr_assert_eq(features_file_create(&file, path, rows, columns, 0, 8, &meta, &error), STATUS_OK, "%s",
+                 error.text);
+    for (int i = 0; i < rows; i++) {
+        char key[9];
+        const char *keys = key;
+        int64_t label = -1;
+        snprintf(key, sizeof key, "%08d", i);
+        for (int j = 0; j < columns; j++)
+            row[j] = (float)((i % 2 ? row[j] : 0.0) + (i % 2 ? 0.2 : 1.0) * rng_normal(&rng));
+        cr_assert_eq(features_file_write(&file, i, 1, row, &label, &keys, &error), STATUS_OK);
+    }
+    cr_assert_eq(features_file_commit(&file, &error), STATUS_OK);
+}
+
+Test(bench, index_is_measured_and_drawn, .timeout = 120)
+{
+    TempFolder temp = temp_folder_create();
+    TempPath features = temp_folder_in(&temp, "features.h5"), picture = temp_folder_in(&temp, "index.png");
+    write_features(features.text, 800, 24);
+    ProcessResult result = process_run_dinobatch(
+        0,
+        WORDS("bench", "--what", "index", "--quick", "--seconds", "0.001", "--rows", "700", "--features",
+              features.text, "--output-dir", temp.path, "--json", "compute.threads=1"),
+        LIMIT_SECONDS);
+    cr_assert_eq(result.exit_status, 0, "%s", result.err);
+    cr_expect(strstr(result.out, "rates: columns 24"), "%s", result.out);
+    cJSON *tree = cJSON_Parse(last_line(result.out));
+    cr_assert(tree);
+    check_index(cJSON_GetObjectItem(tree, "index"), 700, 24);
+    const cJSON *kmeans = cJSON_GetArrayItem(cJSON_GetObjectItem(tree, "kmeans"), 0);
+    expect_near(number(kmeans, "inertia"), number(kmeans, "faiss_inertia"), 0.05, "inertia");
+    expect_positive(cJSON_GetObjectItem(kmeans, "seconds"), "median");
+    expect_positive(kmeans, "speed_beside_faiss");
+    cr_expect_eq(access(picture.text, R_OK), 0);
+    cJSON_Delete(tree);
+    process_result_fini(&result);
+    temp_folder_destroy(&temp);
+}
+
+Test(bench, index_is_measured_on_several_ranks, .timeout = 120)
+{
+    cJSON *tree = run_ranks("index", WORDS("compute.threads=1"));
+    check_index(cJSON_GetObjectItem(tree, "index"), 3000, 32);
+    cr_expect_eq(number(cJSON_GetObjectItem(tree, "index"), "ranks"), 2);
+    const cJSON *kmeans = cJSON_GetArrayItem(cJSON_GetObjectItem(tree, "kmeans"), 0);
+    expect_positive(kmeans, "inertia");
+    cr_expect(cJSON_IsNull(cJSON_GetObjectItem(kmeans, "faiss_seconds")));
+    cJSON_Delete(tree);
 }
 
 Test(bench, operations_are_not_measured_on_several_ranks, .timeout = 120)

@@ -9,7 +9,7 @@ packages=(
     libfaiss-dev libopenblas-openmp-dev
     libjpeg62-turbo-dev libpng-dev libyaml-dev libcjson-dev zlib1g-dev
     libcriterion-dev clang clang-format clang-tidy libclang-rt-14-dev
-    gnuplot-nox
+    gnuplot-nox procps time
 )
 
 # One query for all: a line "NAME installed" for each package that is there, any architecture.
