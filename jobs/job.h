@@ -1,4 +1,4 @@
-/* job.h - what a job is: one file jobs/job_<name>.c with one function, and one line in the table of main.c.
+/* job.h - what a job is: one file jobs/job_<name>.c with one function, and one line in job_table.c.
  *
  * A job gets everything ready: MPI runs, the command line is parsed, the configuration is loaded, checked and
  * the same on every rank. It returns an agreed status (the same on all ranks, comm_agree); when one rank
@@ -30,6 +30,18 @@ typedef struct {
     Status (*run)(JobContext *context, Error *error);
     bool stops; /* on request, after saving; the others are ended by a signal as any program is */
 } Job;
+
+/* Every job; the last entry has no name. */
+extern const Job JOB_TABLE[];
+
+/* The job of that name; NULL and an error that names the nearest one. */
+const Job *job_table_find(const char *name, Error *error);
+
+/* Runs the command line argv[argc] ("dinobatch" JOB ..., as on a shell, the same on all ranks) inside of a
+ * running job: a job with its own options, configuration, device and run folder, on the ranks of the outer
+ * one. Results go to stdout. argv may be permuted. The outcome, a usage error too, is the same on all ranks.
+ * Collective over COMM. */
+Status job_table_invoke(const JobContext *outer, int argc, char **argv, Error *error);
 
 extern const OptionSpec job_bench_options[];
 Status job_bench(JobContext *context, Error *error);

@@ -1,12 +1,20 @@
 /* job_curate.c - steps of a data curation, on features files.
  *
- *   dinobatch curate dedup --features FILE... --output-dir DIR
- *   dinobatch curate exclude --features FILE... [--keep CURATION_FILE] --reference FILE... --output-dir DIR
+ *   dinobatch curate run CURATION.yaml --output-dir DIR
+ *   dinobatch curate calibrate --features FILE... --probes FILE... [--reference FILE...] --output-dir DIR
+ *   dinobatch curate dedup --features FILE... [--calibration FILE] --output-dir DIR
+ *   dinobatch curate exclude --features FILE... [--keep CURATION_FILE] --reference FILE...
+ *                            [--calibration FILE] --output-dir DIR
+ *   dinobatch curate cluster --features FILE... [--keep CURATION_FILE] --output-dir DIR
+ *   dinobatch curate retrieve --features FILE... [--keep CURATION_FILE] --queries FILE... --name NAME
+ *                             [--clusters CLUSTER_FILE] --output-dir DIR
+ *   dinobatch curate assemble --part RETRIEVED_FILE|NAME=SPEC... [--data SPEC]... [--features FILE]...
+ *                             [--list] [--shard-size BYTES] --output-dir DIR
+ *   dinobatch curate score --features FILE... --truth DIR [--dedup FILE [--exclude FILE]] [--retrieved
+ * FILE]...
+ *                          [--prefix TEXT] --output-dir DIR
  *
- *   dinobatch curate score --features FILE... --truth DIR --dedup FILE [--exclude FILE] [--prefix pool/]
- * --output-dir DIR
- *
- * The first two write DIR/STEP.h5 (kind `curation`) and, while they work, DIR/STEP.partial.h5, from which a
+ * Each but score writes DIR/STEP.h5 (kind `curation`) and, while it works, DIR/STEP.partial.h5, from which a
  * run that was stopped or killed goes on.
  */
 #include "job_curate.h"
@@ -23,13 +31,33 @@
 
 const OptionSpec job_curate_options[] = {
     {"features", "FILE", "the pool: features files, in order, by one option each", true},
-    {"keep", "FILE", "curation file of an earlier step on the same files: only rows that it kept count",
+    {"keep", "FILE",
+     "curation file of an earlier step on the same pictures, by any model's features: only rows that it kept "
+     "count",
      false},
     {"reference", "FILE", "exclude: features of images that must not be in the result; one option each",
      true},
-    {"truth", "DIR", "score: pool.csv and leaks.csv of a planted benchmark", false},
+    {"probes", "FILE",
+     "calibrate: features of pictures of the pool, made with extract --upside-down; one option each", true},
+    {"calibration", "FILE", "dedup, exclude: file of calibrate, whose thresholds count", false},
+    {"queries", "FILE", "retrieve: features of the query set's images; one option each", true},
+    {"name", "NAME", "retrieve: of the query set; the result is retrieve_NAME.h5", false},
+    {"clusters", "FILE", "retrieve: file of curate cluster, for query sets that are answered by clusters",
+     false},
+    {"part", "FILE|NAME=SPEC",
+     "assemble: file of curate retrieve, or a data set that goes in as it is; one option each, in order",
+     true},
+    {"data", "SPEC", "assemble: the pool's images, as a data set spec, by one option each", true},
+    {"list", NULL, "assemble: only a list, pictures.csv; run: only print the command line of each step",
+     false},
+    {"shard-size", "BYTES", "assemble: encoded bytes of a shard, with K, M or G as you like (default 1G)",
+     false},
+    {"data-root", "DIR", "run: folder of relative data and model paths (default: that of CURATION.yaml)",
+     false},
+    {"truth", "DIR", "score: pool.csv, leaks.csv and labels.csv of a planted benchmark", false},
     {"dedup", "FILE", "score: what dedup wrote", false},
     {"exclude", "FILE", "score: what exclude wrote", false},
+    {"retrieved", "FILE", "score: what retrieve wrote, by one option each", true},
     {"prefix", "TEXT", "score: what stands before a key in the truth's paths (default: pool/)", false},
     {0},
 };
@@ -42,7 +70,10 @@ Status job_curate_open(FeatureSource *source, const JobContext *context, const c
     *source = (FeatureSource){0};
     if (count == 0) return status_fail(error, STATUS_INPUT, "this step needs --%s FILE", option);
     TRY(feature_source_open(source, paths, count, keep, context->comm, error));
-    return duplicate_keys_check(source, context->comm, error);
+    TRY(feature_source_check_upright(source, strcmp(option, "probes") != 0, error));
+    bool pool = strcmp(option, "features") == 0;
+    return duplicate_keys_check(source, pool ? DUPLICATE_KEYS_IN_SET : DUPLICATE_KEYS_IN_FILE, context->comm,
+                                error);
 }
 
 void job_curate_tell(const JobContext *context, cJSON *tree)
@@ -59,8 +90,8 @@ static const struct {
     const char *name;
     JobCurateStep run;
 } STEPS[] = {
-    {"dedup", job_curate_dedup},
-    {"exclude", job_curate_exclude},
+    {"calibrate", job_curate_calibrate}, {"dedup", job_curate_dedup},       {"exclude", job_curate_exclude},
+    {"cluster", job_curate_cluster},     {"retrieve", job_curate_retrieve}, {"assemble", job_curate_assemble},
     {"score", job_curate_score},
 };
 
@@ -69,25 +100,40 @@ enum { STEP_COUNT = sizeof STEPS / sizeof *STEPS };
 /* NULL, and the error says why. */
 static JobCurateStep find_step(const char *name, Error *error)
 {
-    char known[256] = "";
+    char known[256] = "run";
     for (int i = 0; i < STEP_COUNT; i++) {
         if (strcmp(STEPS[i].name, name) == 0) return STEPS[i].run;
         size_t used = strlen(known);
-        snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", STEPS[i].name);
+        snprintf(known + used, sizeof known - used, ", %s", STEPS[i].name);
     }
     status_fail(error, STATUS_INPUT, "curate %s: expected one of %s", name, known);
     return NULL;
 }
 
+/* DIR/STEP.manifest.json: steps of a curation share a folder. */
+static Status start_manifest(const JobContext *context, const char *folder, Error *error)
+{
+    char file[256];
+    const char *name = options_get(context->options, "name");
+    if (name && strchr(name, '/')) name = NULL; /* which retrieve will refuse */
+    snprintf(file, sizeof file, "%s%s%s.manifest.json", context->options->words[0], name ? "_" : "",
+             name ? name : "");
+    return run_start_manifest(context->run, folder, file, "cpu", error);
+}
+
 Status job_curate(JobContext *context, Error *error)
 {
+    if (strcmp(context->options->words[0], "run") == 0) return job_curate_run(context, error);
     JobCurateStep step = find_step(context->options->words[0], error);
     if (!step) return STATUS_INPUT;
+    if (context->options->word_count > 1)
+        return status_fail(error, STATUS_INPUT, "curate %s: what is %s?", context->options->words[0],
+                           context->options->words[1]);
     const char *folder = context->options->output_dir;
     if (!folder) return status_fail(error, STATUS_INPUT, "curate needs --output-dir DIR");
     bool speaks = comm_rank(context->comm) == 0;
     TRY(comm_agree(context->comm, speaks ? run_folder_make_path(folder, error) : STATUS_OK, error));
-    TRY(run_start_manifest(context->run, folder, "cpu", error));
+    TRY(start_manifest(context, folder, error));
     Device *device = device_open_host();
     OpsLimits limits = shard_index_limits(1); /* of any columns: only its threads are used */
     OpsOptions options;

@@ -32,8 +32,11 @@ Status job_curate_dedup(const JobContext *context, const CurationRun *run, Error
     FeatureSource pool;
     Deduplication result;
     Status status = job_curate_open(&pool, context, "features", NULL, error);
-    if (status == STATUS_OK) status = deduplicate_run(&result, &pool, run, error);
+    CurationRun own = *run;
+    if (status == STATUS_OK) status = job_curate_calibrated(&own, context, run, &pool, error);
+    if (status == STATUS_OK) status = deduplicate_run(&result, &pool, &own, error);
     if (status == STATUS_OK) tell(context, &result);
+    job_curate_end_calibrated(&own, run);
     feature_source_close(&pool);
     return status;
 }

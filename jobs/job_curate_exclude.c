@@ -32,8 +32,11 @@ Status job_curate_exclude(const JobContext *context, const CurationRun *run, Err
     Exclusion result;
     Status status = job_curate_open(&pool, context, "features", keep, error);
     if (status == STATUS_OK) status = job_curate_open(&references, context, "reference", NULL, error);
-    if (status == STATUS_OK) status = exclude_run(&result, &pool, keep, &references, run, error);
+    CurationRun own = *run;
+    if (status == STATUS_OK) status = job_curate_calibrated(&own, context, run, &pool, error);
+    if (status == STATUS_OK) status = exclude_run(&result, &pool, keep, &references, &own, error);
     if (status == STATUS_OK) tell(context, &result);
+    job_curate_end_calibrated(&own, run);
     feature_source_close(&pool);
     feature_source_close(&references);
     return status;

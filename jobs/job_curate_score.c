@@ -1,7 +1,7 @@
 /* job_curate_score.c - a curation beside what is known of its pool.
  *
- *   dinobatch curate score --truth DIR --features POOL.h5... --dedup dedup.h5 [--exclude exclude.h5]
- *                          [--prefix pool/] --output-dir DIR
+ *   dinobatch curate score --truth DIR --features POOL.h5... [--dedup dedup.h5 [--exclude exclude.h5]]
+ *                          [--retrieved retrieve_NAME.h5]... [--prefix pool/] --output-dir DIR
  *
  * A row counts as removed for its likeness to an evaluation picture when the representative of its group was:
  * the others of the group share its fate, whichever step took them out.
@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "curation/curation_file.h"
 #include "curation/curation_scores.h"
+#include "curation/retrieval_scores.h"
 #include "h5/result_file.h"
 #include "job_curate.h"
 #include "run/version.h"
@@ -17,7 +18,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { FIGURES_MAX = 64, NAME_BYTES = 48 };
+enum { FIGURES_MAX = 512, NAME_BYTES = 96 };
 
 typedef struct {
     char names[FIGURES_MAX][NAME_BYTES];
@@ -107,10 +108,15 @@ static void find_removed(const Decisions *decisions, uint8_t *removed)
     memory_free(gone);
 }
 
+static const char *prefix_of(const Options *options)
+{
+    const char *prefix = options_get(options, "prefix");
+    return prefix ? prefix : "pool/";
+}
+
 static Status load_truth(CurationTruth *truth, const FeatureSource *pool, const Options *options,
                          Error *error)
 {
-    const char *prefix = options_get(options, "prefix");
     size_t room = pool->key_bytes + 1, n = (size_t)pool->pool_rows;
     char *text = memory_alloc_array(n, room);
     const char **keys = memory_alloc_array(n, sizeof *keys);
@@ -120,7 +126,7 @@ static Status load_truth(CurationTruth *truth, const FeatureSource *pool, const 
         status = feature_source_read_key(pool, (int64_t)i, text + i * room, error);
     }
     if (status == STATUS_OK)
-        status = curation_truth_load(truth, options_get(options, "truth"), prefix ? prefix : "pool/", keys,
+        status = curation_truth_load(truth, options_get(options, "truth"), prefix_of(options), keys,
                                      pool->pool_rows, error);
     memory_free(keys);
     memory_free(text);
@@ -158,6 +164,36 @@ static void score_leaks(Report *report, const CurationTruth *truth, const Decisi
     memory_free(removed);
 }
 
+/* Those of retrieve_NAME.h5 are NAME_class_precision@4 and so on. */
+static void add_retrieval(Report *report, const RetrievalScores *scores)
+{
+    char part[64];
+    int64_t queries = scores->queries;
+    for (int i = 0; i < scores->count; i++) {
+        const RetrievalScore *at = &scores->at[i];
+        snprintf(part, sizeof part, "_class_precision@%lld", (long long)at->k);
+        add(report, scores->name, part, at->class_precision, at->k * queries);
+        snprintf(part, sizeof part, "_set_precision@%lld", (long long)at->k);
+        add(report, scores->name, part, at->set_precision, at->k * queries);
+    }
+    add_share(report, scores->name, "_of_set", scores->of_set);
+}
+
+static Status score_retrievals(Report *report, const Options *options, Error *error)
+{
+    const char *const *paths;
+    int count = options_get_all(options, "retrieved", &paths);
+    Status status = STATUS_OK;
+    for (int i = 0; i < count && status == STATUS_OK; i++) {
+        RetrievalScores scores;
+        status = retrieval_scores_read(&scores, paths[i], options_get(options, "truth"), prefix_of(options),
+                                       error);
+        if (status == STATUS_OK) add_retrieval(report, &scores);
+        retrieval_scores_fini(&scores);
+    }
+    return status;
+}
+
 static void print_report(const JobContext *context, const Report *report)
 {
     cJSON *tree = cJSON_CreateObject();
@@ -165,7 +201,7 @@ static void print_report(const JobContext *context, const Report *report)
     for (int i = 0; i < report->count; i++) {
         const Figure *figure = &report->figures[i];
         cJSON_AddNumberToObject(tree, figure->name, figure->value);
-        printf("%-24s %.4f", figure->name, figure->value);
+        printf("%-28s %.4f", figure->name, figure->value);
         if (report->of[i] > 0) printf("  of %lld", (long long)report->of[i]);
         printf("\n");
     }
@@ -187,30 +223,49 @@ static Status write_report(const CurationRun *run, const Report *report, const F
     return result_file_write(path, &result, error);
 }
 
-/* Rank 0. */
-static Status score(const JobContext *context, const CurationRun *run, const FeatureSource *pool,
-                    Error *error)
+/* What dedup and exclude did. */
+static Status score_decisions(Report *report, const FeatureSource *pool, const Options *options, Error *error)
 {
     CurationTruth truth = {0};
     Decisions decisions = {0};
-    Report report = {0};
-    Status status = read_decisions(&decisions, pool, context->options, error);
-    if (status == STATUS_OK) status = load_truth(&truth, pool, context->options, error);
-    if (status == STATUS_OK) {
-        score_groups(&report, &truth, &decisions);
-        if (decisions.after) score_leaks(&report, &truth, &decisions);
-        status = write_report(run, &report, pool, error);
-    }
-    if (status == STATUS_OK) print_report(context, &report);
+    Status status = read_decisions(&decisions, pool, options, error);
+    if (status == STATUS_OK) status = load_truth(&truth, pool, options, error);
+    if (status == STATUS_OK) score_groups(report, &truth, &decisions);
+    if (status == STATUS_OK && decisions.after) score_leaks(report, &truth, &decisions);
     curation_truth_fini(&truth);
     decisions_fini(&decisions);
     return status;
 }
 
+/* Rank 0. */
+static Status score(const JobContext *context, const CurationRun *run, const FeatureSource *pool,
+                    Error *error)
+{
+    Report *report = memory_alloc(sizeof *report);
+    Status status = STATUS_OK;
+    if (options_get(context->options, "dedup"))
+        status = score_decisions(report, pool, context->options, error);
+    if (status == STATUS_OK) status = score_retrievals(report, context->options, error);
+    if (status == STATUS_OK) status = write_report(run, report, pool, error);
+    if (status == STATUS_OK) print_report(context, report);
+    memory_free(report);
+    return status;
+}
+
+static Status check_options(const Options *options, Error *error)
+{
+    bool dedup = options_get(options, "dedup"), retrieved = options_get(options, "retrieved");
+    if (!options_get(options, "truth") || !(dedup || retrieved))
+        return status_fail(error, STATUS_INPUT,
+                           "curate score needs --truth DIR, and --dedup FILE or --retrieved FILE");
+    if (options_get(options, "exclude") && !dedup)
+        return status_fail(error, STATUS_INPUT, "--exclude FILE needs --dedup FILE: the groups are there");
+    return STATUS_OK;
+}
+
 Status job_curate_score(const JobContext *context, const CurationRun *run, Error *error)
 {
-    if (!options_get(context->options, "truth") || !options_get(context->options, "dedup"))
-        return status_fail(error, STATUS_INPUT, "curate score needs --truth DIR and --dedup FILE");
+    TRY(check_options(context->options, error));
     FeatureSource pool;
     Status status = job_curate_open(&pool, context, "features", NULL, error);
     if (status == STATUS_OK) {

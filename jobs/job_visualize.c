@@ -4,13 +4,18 @@
  *                           [--which teacher|student] [--count N] [--size PIXELS]
  *                           [--columns N] [--background]
  *   dinobatch visualize curves --run RUN_FOLDER --output FILE.png
+ *   dinobatch visualize duplicates --curation dedup.h5 --data SPEC... --output FILE.png
+ *                                  [--count N] [--columns N] [--size PIXELS]
+ *   dinobatch visualize neighbours --curation retrieve_NAME.h5 --data SPEC... --queries SPEC...
+ *                                  --output FILE.png [--count N] [--columns N] [--size PIXELS]
  */
+#include "job_visualize.h"
+
 #include "base/memory.h"
 #include "data/data_spec.h"
 #include "data/eval_loader.h"
 #include "eval/eval_knn.h"
 #include "eval/eval_model.h"
-#include "job.h"
 #include "job_threads.h"
 #include "ops/ops_options.h"
 #include "report/pca_picture.h"
@@ -25,11 +30,19 @@ const OptionSpec job_visualize_options[] = {
     {"output", "FILE.png", "the picture", false},
     {"model", "PATH", "pca: checkpoint file, or run folder (its newest checkpoint)", false},
     {"which", "teacher|student", "pca: whose weights (default: teacher)", false},
-    {"data", "SPEC", "pca: images, as a data set spec; evenly spaced ones are taken", false},
-    {"count", "N", "pca: images (default: 8)", false},
-    {"size", "PIXELS", "pca: edge of the network's input (default: four times the training's, 448 at most)",
+    {"data", "SPEC",
+     "pca: images, as a data set spec, of which evenly spaced ones are taken; duplicates, neighbours: the "
+     "pool's, by one option each where it has several",
+     true},
+    {"count", "N", "pca: images (default: 8); duplicates, neighbours: rows of pictures (default: 16)", false},
+    {"size", "PIXELS",
+     "pca: edge of the network's input (default: four times the training's, 448 at most); duplicates, "
+     "neighbours: edge of a picture (default: 96)",
      false},
-    {"columns", "N", "pca: images a row (default: 8)", false},
+    {"columns", "N", "pca: images a row (default: 8); duplicates, neighbours: pictures a row (default: 9)",
+     false},
+    {"curation", "FILE", "duplicates: file of curate dedup; neighbours: of curate retrieve", false},
+    {"queries", "SPEC", "neighbours: the query set's images, as a data set spec", true},
     {"background", NULL, "pca: colour every patch, not the foreground only", false},
     {"run", "FOLDER", "curves: a training's run folder", false},
     {0},
@@ -37,8 +50,8 @@ const OptionSpec job_visualize_options[] = {
 
 enum { COUNT_DEFAULT = 8, COUNT_MAX = 256, SIZE_MOST = 448, SIZE_FACTOR = 4, SIZE_MAX_ASKED = 4096 };
 
-static Status number(const JobContext *context, const char *name, int64_t fallback, int64_t most,
-                     int64_t *value, Error *error)
+Status job_visualize_number(const JobContext *context, const char *name, int64_t fallback, int64_t most,
+                            int64_t *value, Error *error)
 {
     const char *text = options_get(context->options, name);
     *value = fallback;
@@ -82,9 +95,9 @@ static Status parse_pca(const JobContext *context, PcaRequest *request, Error *e
     if (!options_get(options, "model"))
         return status_fail(error, STATUS_INPUT, "visualize pca needs --model PATH");
     if (!request->data) return status_fail(error, STATUS_INPUT, "visualize pca needs --data SPEC");
-    TRY(number(context, "count", COUNT_DEFAULT, COUNT_MAX, &request->count, error));
-    TRY(number(context, "columns", COUNT_DEFAULT, COUNT_MAX, &request->columns, error));
-    return number(context, "size", 0, SIZE_MAX_ASKED, &request->size, error);
+    TRY(job_visualize_number(context, "count", COUNT_DEFAULT, COUNT_MAX, &request->count, error));
+    TRY(job_visualize_number(context, "columns", COUNT_DEFAULT, COUNT_MAX, &request->columns, error));
+    return job_visualize_number(context, "size", 0, SIZE_MAX_ASKED, &request->size, error);
 }
 
 /* Edge of the input: finer than in training, so that the grid of patches shows something. */
@@ -230,6 +243,15 @@ static Status visualize_curves(const JobContext *context, Error *error)
     return STATUS_OK;
 }
 
+/* Either contact sheet. */
+static Status visualize_sheet(const JobContext *context, const char *what,
+                              Status (*draw)(const JobContext *context, Error *error), Error *error)
+{
+    TRY(draw(context, error));
+    print_result(context, what, options_get(context->options, "output"));
+    return STATUS_OK;
+}
+
 Status job_visualize(JobContext *context, Error *error)
 {
     const char *what = context->options->words[0];
@@ -237,5 +259,10 @@ Status job_visualize(JobContext *context, Error *error)
         return status_fail(error, STATUS_INPUT, "visualize needs --output FILE.png");
     if (strcmp(what, "pca") == 0) return visualize_pca(context, error);
     if (strcmp(what, "curves") == 0) return visualize_curves(context, error);
-    return status_fail(error, STATUS_INPUT, "visualize %s: expected pca or curves", what);
+    if (strcmp(what, "duplicates") == 0)
+        return visualize_sheet(context, "visualize duplicates", job_visualize_duplicates, error);
+    if (strcmp(what, "neighbours") == 0)
+        return visualize_sheet(context, "visualize neighbours", job_visualize_neighbours, error);
+    return status_fail(error, STATUS_INPUT, "visualize %s: expected pca, curves, duplicates or neighbours",
+                       what);
 }

@@ -11,72 +11,18 @@
 #include <stdio.h>
 #include <string.h>
 
-static const Job JOBS[] = {
-    {"pack",
-     "a folder, tar or list of pictures into HDF5 shards",
-     {job_pack_options, NULL, 0, 0},
-     job_pack,
-     false},
-    {"synth", "writes the procedural labelled data set", {job_synth_options, NULL, 0, 0}, job_synth, false},
-    {"pretrain", "trains student and teacher", {0}, job_pretrain, true},
-    {"extract",
-     "features of a data set by a checkpoint or a copy-detection network",
-     {job_extract_options, NULL, 0, 0},
-     job_extract,
-     false},
-    {"curate",
-     "steps of a data curation, on features files",
-     {job_curate_options, "dedup|exclude|score", 1, 1},
-     job_curate,
-     true},
-    {"evaluate", "figures of a trained backbone", {job_evaluate_options, "knn", 1, 1}, job_evaluate, false},
-    {"validate", "checks a file against its schema and checksums", {NULL, "FILE", 1, 1}, job_validate, false},
-    {"visualize",
-     "pictures of features and of a training",
-     {job_visualize_options, "pca|curves", 1, 1},
-     job_visualize,
-     false},
-    {"plan",
-     "memory, traffic, time and GPU-hours on a described cluster",
-     {job_plan_options, NULL, 0, 0},
-     job_plan,
-     false},
-    {"bench",
-     "hot operations and the whole step, against the machine's limits",
-     {job_bench_options, NULL, 0, 0},
-     job_bench,
-     false},
-    {"doctor", "what this build and this machine can do", {0}, job_doctor, false},
-};
-enum { JOB_COUNT = sizeof JOBS / sizeof *JOBS };
-
 static void print_jobs(FILE *out)
 {
     fprintf(out, "dinobatch %s: DINOv2 training as MPI batch jobs\n\n", version_number());
     fprintf(out, "usage: dinobatch JOB [OPTION]... [key=value]...     alone, or under mpirun or srun\n");
     fprintf(out, "       dinobatch JOB --help | --help | --version\n\njobs:\n");
-    for (int i = 0; i < JOB_COUNT; i++)
-        fprintf(out, "  %-12s %s\n", JOBS[i].name, JOBS[i].help);
+    for (const Job *job = JOB_TABLE; job->name; job++)
+        fprintf(out, "  %-12s %s\n", job->name, job->help);
     fprintf(out, "\nexit status: 0 done; 1 failed; 2 usage, configuration or input; 75 stopped on request, "
                  "run again\n");
     fprintf(
         out,
         "environment: DINOBATCH_TIMEOUT, seconds that one collective may take (default 1800, 0: no limit)\n");
-}
-
-static const Job *find_job(const char *name, Error *error)
-{
-    const char *names[JOB_COUNT];
-    for (int i = 0; i < JOB_COUNT; i++) {
-        if (strcmp(JOBS[i].name, name) == 0) return &JOBS[i];
-        names[i] = JOBS[i].name;
-    }
-    const char *near = options_nearest(name, names, JOB_COUNT);
-    if (near)
-        status_fail(error, STATUS_INPUT, "unknown job '%s'; did you mean %s?", name, near);
-    else
-        status_fail(error, STATUS_INPUT, "unknown job '%s'; see dinobatch --help", name);
-    return NULL;
 }
 
 static void print_job_help(const Job *job)
@@ -149,7 +95,7 @@ int main(int argc, char **argv)
         if (speaks) printf("dinobatch %s (%s), %s\n", version_number(), version_git(), version_build());
         return STATUS_OK;
     }
-    const Job *job = find_job(argv[1], &error);
+    const Job *job = job_table_find(argv[1], &error);
     if (!job) return refuse(&error, speaks);
 
     /* getopt permutes; the manifest shows the command line as it was given. */

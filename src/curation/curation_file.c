@@ -19,6 +19,7 @@ static Status write_meta(const H5File *file, int64_t n, const CurationMeta *meta
     TRY(h5_attribute_write_text(file, "/", "step", meta->step, error));
     TRY(h5_attribute_write_text(file, "/", "inputs", meta->inputs, error));
     TRY(h5_attribute_write_int(file, "/", "digest", (int64_t)meta->digest, error));
+    TRY(h5_attribute_write_int(file, "/", "key_digest", (int64_t)meta->key_digest, error));
     TRY(h5_attribute_write_int(file, "/", "rows", n, error));
     TRY(h5_attribute_write_text(file, "/", "config", meta->config, error));
     return h5_attribute_write_text(file, "/", "version", meta->version, error);
@@ -104,6 +105,13 @@ void curation_file_put_table(CurationFile *file, const char *object, const float
         file->status = h5_dataset_put(&file->file, object, H5_TYPE_F32, 2, shape, values, &file->error);
 }
 
+void curation_file_put_array(CurationFile *file, const char *object, H5Type type, const void *values,
+                             int64_t count)
+{
+    if (goes_on(file))
+        file->status = h5_dataset_put(&file->file, object, type, 1, &count, values, &file->error);
+}
+
 Status curation_file_commit(CurationFile *file, Error *error)
 {
     if (goes_on(file))
@@ -122,9 +130,11 @@ static Status read_description(CurationInput *input, const char *object, Error *
     h5_schema_load(&schema, "curation");
     TRY(h5_schema_check(&schema, &input->file, H5_CHECK_STRUCTURE, error));
     TRY(curation_file_read_int(input, "rows", &input->n, error));
-    int64_t digest;
+    int64_t digest, key_digest;
     TRY(curation_file_read_int(input, "digest", &digest, error));
+    TRY(curation_file_read_int(input, "key_digest", &key_digest, error));
     input->digest = (uint64_t)digest;
+    input->key_digest = (uint64_t)key_digest;
     H5Info info;
     TRY(h5_dataset_info(&input->file, object, &info, error));
     if (info.ndim == 1 && info.shape[0] != input->n)
@@ -158,6 +168,17 @@ Status curation_file_read(const CurationInput *input, const char *object, H5Type
 Status curation_file_read_int(const CurationInput *input, const char *name, int64_t *value, Error *error)
 {
     return h5_attribute_read_ints(&input->file, "/", name, value, 1, error);
+}
+
+Status curation_file_read_double(const CurationInput *input, const char *name, double *value, Error *error)
+{
+    return h5_attribute_read_doubles(&input->file, "/", name, value, 1, error);
+}
+
+bool curation_file_has(const CurationInput *input, const char *name)
+{
+    H5AttributeInfo info;
+    return h5_attribute_info(&input->file, "/", name, &info, NULL) == STATUS_OK && info.exists;
 }
 
 Status curation_file_read_table(const CurationInput *input, const char *object, float **values, int64_t *rows,

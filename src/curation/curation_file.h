@@ -22,6 +22,7 @@ typedef struct {
     const char *step;    /* "dedup", ... */
     const char *inputs;  /* the features files, one per line */
     uint64_t digest;     /* of the features (FeatureSource.digest) */
+    uint64_t key_digest; /* of which pictures they are (FeatureSource.key_digest) */
     const char *config;  /* resolved configuration, YAML */
     const char *version; /* of the program */
 } CurationMeta;
@@ -54,6 +55,10 @@ void curation_file_put_rows(CurationFile *file, const char *object, H5Type type,
 void curation_file_put_table(CurationFile *file, const char *object, const float *values, int64_t rows,
                              int64_t columns);
 
+/* A data set [count] of numbers that rank 0 has. Not collective. */
+void curation_file_put_array(CurationFile *file, const char *object, H5Type type, const void *values,
+                             int64_t count);
+
 /* Completes the file under its name; after a failure drops it. The outcome is agreed. Collective over COMM.
  */
 Status curation_file_commit(CurationFile *file, Error *error);
@@ -61,8 +66,9 @@ Status curation_file_commit(CurationFile *file, Error *error);
 /* A file that is read. */
 typedef struct {
     H5File file;
-    int64_t n;       /* rows */
-    uint64_t digest; /* of the features */
+    int64_t n;           /* rows */
+    uint64_t digest;     /* of the features */
+    uint64_t key_digest; /* of which pictures they are */
 } CurationInput;
 
 /* Opens a file and checks its structure; `object` must be in it. Closed by curation_file_close. Not
@@ -76,6 +82,8 @@ Status curation_file_read(const CurationInput *input, const char *object, H5Type
 
 /* One attribute of the root. Not collective. */
 Status curation_file_read_int(const CurationInput *input, const char *name, int64_t *value, Error *error);
+Status curation_file_read_double(const CurationInput *input, const char *name, double *value, Error *error);
+bool curation_file_has(const CurationInput *input, const char *name);
 
 /* (*values)[*rows, *columns] of a data set such as /centroids; memory_free. Not collective. */
 Status curation_file_read_table(const CurationInput *input, const char *object, float **values, int64_t *rows,

@@ -29,13 +29,21 @@ Status curation_run_path(const CurationRun *run, const char *name, char *path, E
 /* `digest` and the settings in `format`, as printf makes them. */
 uint64_t curation_run_digest(uint64_t digest, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* The index that the configuration asks for, of that kind. */
-ShardIndexOptions curation_run_index(const CurationRun *run, const char *factory);
+/* An index over the rows of that kind, with the configuration's settings; the log tells what it took. Errors
+ * and collective as shard_index_create. */
+Status curation_run_make_index(const CurationRun *run, const IndexRows *rows, const char *factory,
+                               ShardIndex **index, Error *error);
 
 /* curation.neighbours, or all `others` there are, of which the log then tells. */
 int64_t curation_run_neighbours(const CurationRun *run, const char *name, int64_t others);
 
 /* Writes the settings of search into a file. */
 void curation_run_put_search(const CurationRun *run, CurationFile *file, int64_t neighbours);
+
+/* Writes how similarities were normalised, if they were. */
+void curation_run_put_normalization(const CurationRun *run, CurationFile *file, double background_most);
+
+/* Writes which views of pictures were compared, if there are any. */
+void curation_run_put_views(const FeatureSource *pool, CurationFile *file);
 
 #endif

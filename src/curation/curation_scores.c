@@ -150,13 +150,20 @@ static bool is_of_set(const CurationLabels *queries, const char *label)
     return false;
 }
 
-void curation_scores_retrieval(RetrievalScore *out, const int64_t *k, int scores,
-                               const CurationLabels *queries, const CurationLabels *pool,
-                               const int64_t *neighbours, int64_t stride)
+/* [pool->count], owned by the caller. */
+static uint8_t *find_of_set(const CurationLabels *queries, const CurationLabels *pool)
 {
     uint8_t *of_set = memory_alloc((size_t)pool->count + 1);
     for (int64_t i = 0; i < pool->count; i++)
         of_set[i] = is_of_set(queries, pool->label[i]);
+    return of_set;
+}
+
+void curation_scores_retrieval(RetrievalScore *out, const int64_t *k, int scores,
+                               const CurationLabels *queries, const CurationLabels *pool,
+                               const int64_t *neighbours, int64_t stride)
+{
+    uint8_t *of_set = find_of_set(queries, pool);
     for (int s = 0; s < scores; s++) {
         int64_t right = 0, in_set = 0;
         for (int64_t q = 0; q < queries->count; q++)
@@ -172,4 +179,15 @@ void curation_scores_retrieval(RetrievalScore *out, const int64_t *k, int scores
         out[s] = (RetrievalScore){k[s], (double)right / wanted, (double)in_set / wanted};
     }
     memory_free(of_set);
+}
+
+ScoreShare curation_scores_of_set(const CurationLabels *queries, const CurationLabels *pool,
+                                  const int64_t *row, int64_t n)
+{
+    ScoreShare share = {0};
+    uint8_t *of_set = find_of_set(queries, pool);
+    for (int64_t i = 0; i < n; i++)
+        if (!pool->ambiguous[row[i]]) count(&share, of_set[row[i]]);
+    memory_free(of_set);
+    return share;
 }

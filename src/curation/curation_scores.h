@@ -66,4 +66,9 @@ void curation_scores_retrieval(RetrievalScore *out, const int64_t *k, int scores
                                const CurationLabels *queries, const CurationLabels *pool,
                                const int64_t *neighbours, int64_t stride);
 
+/* Of the pool rows row[n] that `queries` brought in, those whose label some query has; ambiguous ones are
+ * left out. */
+ScoreShare curation_scores_of_set(const CurationLabels *queries, const CurationLabels *pool,
+                                  const int64_t *row, int64_t n);
+
 #endif

@@ -2,15 +2,33 @@
 #include "curation/curation_state.h"
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "run/signals.h"
 
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
+
+static Status read_table(const CurationInput *input, const CurationTable *table, Error *error)
+{
+    H5Info info;
+    int ndim = table->columns ? 2 : 1;
+    int64_t count = table->rows * (table->columns ? table->columns : 1);
+    void *values;
+    TRY(h5_dataset_get(&input->file, table->object, table->type, ndim, &info, &values, error));
+    bool fits = info.shape[0] == table->rows && info.count == count;
+    if (fits) memcpy(table->values, values, (size_t)count * info.item_bytes);
+    memory_free(values);
+    if (fits) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "%s: %s is of another shape", input->file.path, table->object);
+}
 
 /* STATUS_INPUT: cannot be used. */
 static Status read_state(CurationState *state, Error *error)
 {
     CurationInput input;
-    TRY(curation_file_open(&input, state->path, state->arrays[0].object, error));
+    const char *object = state->array_count ? state->arrays[0].object : state->tables[0].object;
+    TRY(curation_file_open(&input, state->path, object, error));
     Status status = STATUS_OK;
     if (input.digest != state->meta.digest || input.n != state->total)
         status = status_fail(error, STATUS_INPUT, "%s is of other features or settings", state->path);
@@ -19,6 +37,8 @@ static Status read_state(CurationState *state, Error *error)
     for (int i = 0; i < state->array_count && status == STATUS_OK; i++)
         status = curation_file_read(&input, state->arrays[i].object, state->arrays[i].type, state->first,
                                     state->count, state->arrays[i].mine, error);
+    for (int i = 0; i < state->table_count && status == STATUS_OK; i++)
+        status = read_table(&input, &state->tables[i], error);
     curation_file_close(&input);
     return status;
 }
@@ -53,6 +73,13 @@ static Status save(CurationState *state, Comm *comm, Error *error)
     for (int i = 0; i < state->array_count; i++)
         curation_file_put_rows(&file, state->arrays[i].object, state->arrays[i].type, state->arrays[i].mine,
                                state->count);
+    for (int i = 0; i < state->table_count; i++) {
+        const CurationTable *table = &state->tables[i];
+        if (table->columns)
+            curation_file_put_table(&file, table->object, table->values, table->rows, table->columns);
+        else
+            curation_file_put_array(&file, table->object, table->type, table->values, table->rows);
+    }
     TRY(curation_file_commit(&file, error));
     state->saved = clock_seconds();
     return STATUS_OK;
@@ -73,5 +100,11 @@ Status curation_state_pause(CurationState *state, Comm *comm, Log *log, Error *e
 
 void curation_state_remove(const CurationState *state, const Comm *comm)
 {
-    if (comm_rank(comm) == 0) unlink(state->path);
+    if (comm_rank(comm) != 0) return;
+    unlink(state->path);
+    size_t size = strlen(state->path) + sizeof ".tmp";
+    char *unfinished = memory_alloc(size); /* of a run that was killed while it saved */
+    snprintf(unfinished, size, "%s.tmp", state->path);
+    unlink(unfinished);
+    memory_free(unfinished);
 }

@@ -1,7 +1,8 @@
 /* curation_state.h - what a step needs to go on after it was stopped or killed: OUTPUT/STEP.partial.h5.
  *
- * Arrays with a number for each row of the set, of which every rank has its run (index_range_first), and a
- * few numbers of all ranks. The file holds whole arrays, so another number of ranks may go on.
+ * Arrays with a number for each row of the set, of which every rank has its run (index_range_first), tables
+ * that all ranks have, and a few numbers of all ranks. The file holds whole arrays, so another number of
+ * ranks may go on.
  *
  *     CurationState state = {.path = "out/dedup.partial.h5", .digest = ..., .arrays = {...}, ...};
  *     TRY(curation_state_restore(&state, &found, comm, log, error));
@@ -15,13 +16,20 @@
 #include "base/log.h"
 #include "curation/curation_file.h"
 
-enum { CURATION_STATE_ARRAYS = 4, CURATION_STATE_NUMBERS = 4 };
+enum { CURATION_STATE_ARRAYS = 4, CURATION_STATE_TABLES = 2, CURATION_STATE_NUMBERS = 4 };
 
 typedef struct {
     const char *object; /* of the schema: "/label" */
     H5Type type;
     void *mine; /* [count] borrowed */
 } CurationArray;
+
+typedef struct {
+    const char *object;
+    H5Type type;           /* F32 or F64 */
+    void *values;          /* [rows, columns], the same on all ranks; borrowed */
+    int64_t rows, columns; /* columns 0: [rows] */
+} CurationTable;
 
 typedef struct {
     const char *name;
@@ -38,13 +46,15 @@ typedef struct {
     double saved; /* clock_seconds of the last time; set by restore */
     CurationArray arrays[CURATION_STATE_ARRAYS];
     int array_count;
+    CurationTable tables[CURATION_STATE_TABLES];
+    int table_count;
     CurationNumber numbers[CURATION_STATE_NUMBERS];
     int number_count;
 } CurationState;
 
-/* Fills arrays and numbers from the file if there is one and `resume` is set. A file of other inputs or
- * settings, or a damaged one, is left alone until the next save, and the log says so. *found: there was one;
- * if not, what arrays and numbers hold is undefined. The outcome is agreed. Collective over COMM. */
+/* Fills arrays, tables and numbers from the file if there is one and `resume` is set. A file of other inputs
+ * or settings, or a damaged one, is left alone until the next save, and the log says so. *found: there was
+ * one; if not, what they hold is undefined. The outcome is agreed. Collective over COMM. */
 Status curation_state_restore(CurationState *state, bool resume, bool *found, Comm *comm, Log *log,
                               Error *error);
 

@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,6 +150,39 @@ void curation_truth_fini(CurationTruth *truth)
     memory_free(truth->transform);
     csv_table_fini(&truth->pool);
     *truth = (CurationTruth){0};
+}
+
+/* Whether "a/b/", of `length` bytes, is the end of a path like "../x/a/b" or "x/a/b/;limit=3". */
+static bool ends_in(const char *data, const char *folders, size_t length)
+{
+    size_t end = strcspn(data, ";");
+    while (end > 0 && data[end - 1] == '/')
+        end--;
+    if (length == 0) return true;
+    size_t names = length - 1; /* without the last slash */
+    if (names > end || memcmp(data + end - names, folders, names) != 0) return false;
+    return names == end || data[end - names - 1] == '/' || data[end - names - 1] == ':';
+}
+
+Status curation_truth_prefix(char *prefix, const CsvTable *table, const char *data, const char *key,
+                             Error *error)
+{
+    int64_t column, longest = -1;
+    size_t key_length = strlen(key);
+    TRY(csv_table_column(table, "path", &column, error));
+    for (int64_t r = 0; r < table->rows; r++) {
+        const char *path = csv_table_get(table, r, column);
+        size_t length = strlen(path);
+        if (length < key_length || strcmp(path + length - key_length, key) != 0) continue;
+        length -= key_length;
+        if (length > 0 && path[length - 1] != '/') continue;
+        if (length >= CURATION_TRUTH_PREFIX || !ends_in(data, path, length)) continue;
+        if ((int64_t)length <= longest) continue;
+        longest = (int64_t)length;
+        snprintf(prefix, CURATION_TRUTH_PREFIX, "%.*s", (int)length, path);
+    }
+    if (longest >= 0) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "%s: has no line for %s of %s", table->path, key, data);
 }
 
 Status curation_truth_labels(CurationLabels *labels, const CsvTable *table, const char *prefix,

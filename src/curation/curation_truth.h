@@ -37,6 +37,13 @@ Status curation_truth_load(CurationTruth *truth, const char *folder, const char 
                            const char *const *keys, int64_t count, Error *error);
 void curation_truth_fini(CurationTruth *truth);
 
+enum { CURATION_TRUTH_PREFIX = 1024 };
+
+/* prefix[CURATION_TRUTH_PREFIX]: what stands before `key` in the column `path`, where that is nothing or the
+ * last folders of the data set spec `data`; of several the longest. STATUS_INPUT if no line is so. */
+Status curation_truth_prefix(char *prefix, const CsvTable *table, const char *data, const char *key,
+                             Error *error);
+
 /* The labels of the rows with keys[count], from labels.csv, which stays open as long as they are used. The
  * errors of curation_truth_load. Released by curation_truth_labels_fini. Not collective. */
 Status curation_truth_labels(CurationLabels *labels, const CsvTable *table, const char *prefix,

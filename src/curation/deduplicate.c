@@ -35,11 +35,12 @@ static Status start(Deduplicating *d, Error *error)
     const CurationRun *run = d->run;
     const Config *config = run->config;
     CurationMeta meta = curation_run_meta(run, "dedup", d->pool);
-    meta.digest = curation_run_digest(d->pool->set_digest, "dedup %lld %s %lld %lld %lld %lld %.17g",
-                                      (long long)d->result->neighbours, config->curation.index,
-                                      (long long)config->curation.nprobe, (long long)config->curation.refine,
-                                      (long long)config->curation.train_rows,
-                                      (long long)config->curation.seed, config->curation.dedup.threshold);
+    meta.digest = curation_run_digest(
+        d->pool->set_digest, "dedup %lld %s %lld %lld %lld %lld %.17g %d %.17g",
+        (long long)d->result->neighbours, config->curation.index, (long long)config->curation.nprobe,
+        (long long)config->curation.refine, (long long)config->curation.train_rows,
+        (long long)config->curation.seed, config->curation.dedup.threshold,
+        (int)config->curation.score_normalization, config->curation.dedup.background_most);
     component_labels_init(&d->labels, d->pool->rows.total, run->comm);
     d->done = memory_alloc((size_t)d->labels.count);
     d->state =
@@ -67,14 +68,16 @@ static Status walk(Deduplicating *d, Error *error)
 {
     const CurationRun *run = d->run;
     if (graph_walk_left(&d->pool->rows, d->done, run->comm) == 0) return STATUS_OK;
-    ShardIndexOptions options = curation_run_index(run, run->config->curation.index);
     ShardIndex *index;
-    TRY(shard_index_create(&index, &d->pool->rows, &options, run->ops, run->comm, error));
+    TRY(curation_run_make_index(run, &d->pool->rows, run->config->curation.index, &index, error));
     GraphWalk graph = {.index = index,
-                       .from = &d->pool->rows,
+                       .from = &d->pool->view_rows,
                        .done = d->done,
                        .graph = {.k = d->result->neighbours,
                                  .threshold = run->config->curation.dedup.threshold,
+                                 .views = d->pool->views,
+                                 .normalised = run->config->curation.score_normalization,
+                                 .background_most = run->config->curation.dedup.background_most,
                                  .queries = run->config->curation.block_queries},
                        .sink = unite,
                        .context = d,
@@ -138,7 +141,9 @@ static Status write_file(const Deduplicating *d, Error *error)
     CurationFile file;
     curation_file_create(&file, result->path, result->rows, &meta, run->comm);
     curation_file_put_double(&file, "threshold", run->config->curation.dedup.threshold);
+    curation_run_put_normalization(run, &file, run->config->curation.dedup.background_most);
     curation_run_put_search(run, &file, result->neighbours);
+    curation_run_put_views(d->pool, &file);
     curation_file_put_text(&file, "kept_of_a_group", "the lowest row");
     curation_file_put_int(&file, "edges", result->edges);
     curation_file_put_int(&file, "groups", result->groups);

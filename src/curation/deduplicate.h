@@ -5,6 +5,11 @@
  * it is the one of the lowest row, which is a function of the files and their order alone. Edges are united
  * as they come and then forgotten.
  *
+ * Where the features hold views of each picture, two pictures are as alike as a view of either is to the
+ * whole other one at best: all views look for their nearest whole pictures, which alone are in the index, and
+ * a picture's neighbours are the k that any of its views is most like. Rows, edges and groups are of
+ * pictures.
+ *
  * Writes FOLDER/dedup.h5: /group = lowest row of the row's component, /keep = 1 where that is the row itself.
  * Memory of a rank, bytes: 9 for each of its rows beside index, search and a batch of edges; afterwards,
  * without these, 40.

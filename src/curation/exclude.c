@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* What is done in turn; a number of the state. */
-typedef enum { PHASE_FROM_POOL, PHASE_FROM_REFERENCES, PHASE_WITHIN_POOL } Phase;
+typedef enum { PHASE_FROM_POOL, PHASE_TO_VIEWS, PHASE_FROM_REFERENCES, PHASE_WITHIN_POOL } Phase;
 
 enum { NUMBER_PHASE, NUMBER_EDGES };
 
@@ -18,8 +18,9 @@ typedef struct {
     const char *keep;
     const CurationRun *run;
     Exclusion *result;
+    const ShardIndex *pool_index; /* while there is one */
     ComponentLabels labels;
-    uint8_t *done;      /* [labels.count] of PHASE_FROM_POOL or PHASE_WITHIN_POOL */
+    uint8_t *done;      /* [labels.count] of all phases but PHASE_FROM_REFERENCES */
     int64_t *reference; /* [labels.count] the most similar one, or -1 */
     float *similarity;  /* [labels.count] to it */
     CurationState state;
@@ -44,6 +45,17 @@ static Status take_from_pool(void *context, const KnnGraphRound *round, Error *e
     (void)error;
     for (int64_t i = 0; i < round->n; i++)
         meet(x, round->edges[i].a - x->labels.first, round->edges[i].b, round->edges[i].similarity);
+    return STATUS_OK;
+}
+
+/* Neighbours are views of references. */
+static Status take_views(void *context, const KnnGraphRound *round, Error *error)
+{
+    Excluding *x = context;
+    (void)error;
+    for (int64_t i = 0; i < round->n; i++)
+        meet(x, round->edges[i].a - x->labels.first, round->edges[i].b / x->references->views,
+             round->edges[i].similarity);
     return STATUS_OK;
 }
 
@@ -103,25 +115,41 @@ static Status walk(Excluding *x, const ShardIndex *index, const IndexRows *from,
                       .context = x,
                       .state = &x->state,
                       .what = what};
-    walk.graph.threshold = x->run->config->curation.exclude.threshold;
-    walk.graph.queries = x->run->config->curation.block_queries;
+    const Config *config = x->run->config;
+    bool in_pool = index == x->pool_index;
+    walk.graph.normalised = config->curation.score_normalization;
+    bool as_dedup = walk.graph.normalised && in_pool; /* a difference is one to the pool */
+    walk.graph.threshold = as_dedup ? config->curation.dedup.threshold : config->curation.exclude.threshold;
+    walk.graph.background_most =
+        as_dedup ? config->curation.dedup.background_most : config->curation.exclude.background_most;
+    walk.graph.queries = config->curation.block_queries;
     return graph_walk_run(&walk, x->run->ops, x->run->comm, x->run->log, error);
-}
-
-static Status make_index(const Excluding *x, const FeatureSource *source, const char *factory,
-                         ShardIndex **index, Error *error)
-{
-    ShardIndexOptions options = curation_run_index(x->run, factory);
-    return shard_index_create(index, &source->rows, &options, x->run->ops, x->run->comm, error);
 }
 
 /* Each pool row's most similar reference. */
 static Status walk_from_pool(Excluding *x, Error *error)
 {
     ShardIndex *index;
-    TRY(make_index(x, x->references, x->run->config->curation.exclude.index, &index, error));
-    Status status = walk(x, index, &x->pool->rows, x->done, &(KnnGraph){.k = 1, .others = true},
-                         take_from_pool, "pool rows to references", error);
+    int64_t k = 1; /* the farther ones are for the background alone */
+    if (x->run->config->curation.score_normalization)
+        k = curation_run_neighbours(x->run, x->references->name, x->references->rows.total);
+    KnnGraph graph = {.k = k, .others = true, .views = x->pool->views};
+    TRY(curation_run_make_index(x->run, &x->references->rows, x->run->config->curation.exclude.index, &index,
+                                error));
+    Status status = walk(x, index, &x->pool->view_rows, x->done, &graph, take_from_pool,
+                         "pool rows to references", error);
+    shard_index_destroy(index);
+    return status;
+}
+
+/* Each whole pool picture's most similar view of a reference. */
+static Status walk_to_views(Excluding *x, Error *error)
+{
+    ShardIndex *index;
+    TRY(curation_run_make_index(x->run, &x->references->view_rows, x->run->config->curation.exclude.index,
+                                &index, error));
+    Status status = walk(x, index, &x->pool->rows, x->done, &(KnnGraph){.k = 1, .others = true}, take_views,
+                         "pool rows to views of references", error);
     shard_index_destroy(index);
     return status;
 }
@@ -129,12 +157,12 @@ static Status walk_from_pool(Excluding *x, Error *error)
 /* Each reference's nearest pool rows: few in comparison, so a run that goes on does them anew. */
 static Status walk_from_references(Excluding *x, const ShardIndex *index, Error *error)
 {
-    const IndexRows *from = &x->references->rows;
+    const FeatureSource *from = x->references;
     int64_t k = x->run->config->curation.neighbours;
-    KnnGraph graph = {.k = k < x->result->rows ? k : x->result->rows, .others = true};
-    uint8_t *done = memory_alloc((size_t)from->count);
-    Status status =
-        walk(x, index, from, done, &graph, take_from_references, "references to pool rows", error);
+    KnnGraph graph = {.k = k < x->result->rows ? k : x->result->rows, .others = true, .views = from->views};
+    uint8_t *done = memory_alloc((size_t)from->rows.count);
+    Status status = walk(x, index, &from->view_rows, done, &graph, take_from_references,
+                         "references to pool rows", error);
     memory_free(done);
     return status;
 }
@@ -151,15 +179,18 @@ static Status walk_in_pool(Excluding *x, bool also_references, bool links, Error
         (!links || graph_walk_left(&x->pool->rows, x->done, x->run->comm) == 0))
         return STATUS_OK;
     ShardIndex *index;
-    TRY(make_index(x, x->pool, x->run->config->curation.index, &index, error));
+    TRY(curation_run_make_index(x->run, &x->pool->rows, x->run->config->curation.index, &index, error));
+    x->pool_index = index;
     Status status = STATUS_OK;
     if (also_references && x->state.numbers[NUMBER_PHASE].value <= PHASE_FROM_REFERENCES)
         status = walk_from_references(x, index, error);
     if (status == STATUS_OK && x->state.numbers[NUMBER_PHASE].value < PHASE_WITHIN_POOL)
         enter(x, PHASE_WITHIN_POOL);
-    if (status == STATUS_OK && links && x->result->neighbours > 0)
-        status = walk(x, index, &x->pool->rows, x->done, &(KnnGraph){.k = x->result->neighbours},
-                      take_within_pool, "pool rows to each other", error);
+    KnnGraph graph = {.k = x->result->neighbours, .views = x->pool->views};
+    if (status == STATUS_OK && links && graph.k > 0)
+        status = walk(x, index, &x->pool->view_rows, x->done, &graph, take_within_pool,
+                      "pool rows to each other", error);
+    x->pool_index = NULL;
     shard_index_destroy(index);
     return status;
 }
@@ -169,12 +200,18 @@ static Status walk_all(Excluding *x, Error *error)
     const Config *config = x->run->config;
     bool exact = strcmp(config->curation.exclude.index, "Flat") == 0;
     bool links = config->curation.exclude.links == CONFIG_LINKS_POOL;
+    bool normalised = config->curation.score_normalization; /* each side by its own background */
     if (x->state.numbers[NUMBER_PHASE].value == PHASE_FROM_POOL) {
         TRY(walk_from_pool(x, error));
+        enter(x, PHASE_TO_VIEWS);
+    }
+    if (x->state.numbers[NUMBER_PHASE].value == PHASE_TO_VIEWS) {
+        if (x->references->views > 1 && !normalised) TRY(walk_to_views(x, error));
         enter(x, PHASE_FROM_REFERENCES);
     }
-    if (exact && !links) return STATUS_OK;
-    return walk_in_pool(x, !exact, links, error);
+    bool from_references = normalised || !exact;
+    if (!from_references && !links) return STATUS_OK;
+    return walk_in_pool(x, from_references, links, error);
 }
 
 /* --- who goes --- */
@@ -261,9 +298,11 @@ static void put_settings(const Excluding *x, CurationFile *file)
     const Exclusion *result = x->result;
     bool links = config->curation.exclude.links == CONFIG_LINKS_POOL;
     curation_file_put_double(file, "threshold", config->curation.exclude.threshold);
+    curation_run_put_normalization(x->run, file, config->curation.exclude.background_most);
     curation_file_put_text(file, "links", links ? "pool" : "none");
     curation_file_put_text(file, "reference_index", config->curation.exclude.index);
     curation_run_put_search(x->run, file, result->neighbours);
+    curation_run_put_views(x->pool, file);
     curation_file_put_text(file, "references", x->references->inputs);
     curation_file_put_int(file, "reference_digest", (int64_t)x->references->digest);
     if (x->keep) curation_file_put_text(file, "kept_before", x->keep);
@@ -326,12 +365,15 @@ static Status decide(Excluding *x, Error *error)
 static uint64_t digest_of(const Excluding *x)
 {
     const Config *config = x->run->config;
-    return curation_run_digest(
-        x->pool->set_digest ^ x->references->set_digest, "exclude %lld %s %s %lld %lld %lld %lld %.17g %d",
-        (long long)x->result->neighbours, config->curation.index, config->curation.exclude.index,
-        (long long)config->curation.nprobe, (long long)config->curation.refine,
-        (long long)config->curation.train_rows, (long long)config->curation.seed,
-        config->curation.exclude.threshold, (int)config->curation.exclude.links);
+    return curation_run_digest(x->pool->set_digest ^ x->references->set_digest,
+                               "exclude %lld %s %s %lld %lld %lld %lld %.17g %d %d %.17g %.17g %.17g",
+                               (long long)x->result->neighbours, config->curation.index,
+                               config->curation.exclude.index, (long long)config->curation.nprobe,
+                               (long long)config->curation.refine, (long long)config->curation.train_rows,
+                               (long long)config->curation.seed, config->curation.exclude.threshold,
+                               (int)config->curation.exclude.links, (int)config->curation.score_normalization,
+                               config->curation.exclude.background_most, config->curation.dedup.threshold,
+                               config->curation.dedup.background_most);
 }
 
 static Status start(Excluding *x, Error *error)
@@ -382,6 +424,7 @@ Status exclude_run(Exclusion *result, const FeatureSource *pool, const char *kee
                    const FeatureSource *references, const CurationRun *run, Error *error)
 {
     TRY(feature_source_check_same(pool, references, run->log, error));
+    TRY(feature_source_check_views(pool, references, error));
     *result = (Exclusion){.rows = pool->rows.total, .references = references->rows.total};
     if (run->config->curation.exclude.links == CONFIG_LINKS_POOL)
         result->neighbours = curation_run_neighbours(run, pool->name, pool->rows.total - 1);

@@ -11,6 +11,14 @@
  * edges within the pool are made as in deduplicate.h; two rows that are like one reference both go already,
  * so references are no part of these components. With links=none a row goes if it is like a reference itself.
  *
+ * Where the features hold views of each picture (the same ones of pool and references), a picture is as like
+ * a reference as a view of either is to the whole other one at best. So views of pool pictures look for whole
+ * references, then whole pool pictures for views of references, and links are those of deduplicate.h.
+ *
+ * With curation.score_normalization pool pictures look for references, each against the background of its own
+ * nearest references, and references for pool pictures, as pictures of the pool do in deduplicate.h and by
+ * its threshold: what either side finds counts.
+ *
  * Writes FOLDER/exclude.h5 about all pool rows, also those that the set (an earlier /keep) has not: /keep = 1
  * for rows of the set that stay, /group = lowest row of the component (links=pool), -1 for rows that are not
  * of the set, /reference = row of the most similar reference that is above the threshold, or -1, /similarity.
@@ -33,8 +41,9 @@ typedef struct {
     char path[CURATION_RUN_PATH]; /* of the file */
 } Exclusion;
 
-/* STATUS_INPUT where pool and references are of different models. `keep`: the curation file that `pool` was
- * opened with, or NULL. Others as of deduplicate_run. The outcome is agreed. Collective over COMM. */
+/* STATUS_INPUT where pool and references are of different models, or have different views. `keep`: the
+ * curation file that `pool` was opened with, or NULL. Others as of deduplicate_run. The outcome is agreed.
+ * Collective over COMM. */
 Status exclude_run(Exclusion *result, const FeatureSource *pool, const char *keep,
                    const FeatureSource *references, const CurationRun *run, Error *error);
 

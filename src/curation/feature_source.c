@@ -11,9 +11,10 @@
 #include <string.h>
 
 enum {
-    SPAN = 1024,          /* pool rows that one reading with gaps spans */
+    SPAN = 1024,          /* rows of the files, or pictures of keys, that one reading with gaps spans */
     KEEP_BLOCK = 1 << 20, /* rows of /keep that are read at a time */
     DIGEST_ROWS = 16,     /* of each file */
+    KEY_BLOCK = 1 << 14,  /* keys that are read at a time */
 };
 
 /* --- reading rows --- */
@@ -46,13 +47,14 @@ const FeaturesFile *feature_source_file(const FeatureSource *source, int64_t poo
     return &source->files[file];
 }
 
-/* Pool rows [first, first + n), from as many files as they lie in. */
-static Status read_pool(const FeatureSource *source, int64_t first, int64_t n, float *out, Error *error)
+/* Rows of all files together, [first, first + n), from as many files as they lie in. */
+static Status read_files(const FeatureSource *source, int64_t first, int64_t n, float *out, Error *error)
 {
+    int64_t views = source->views;
     while (n > 0) {
-        int64_t row;
-        const FeaturesFile *file = feature_source_file(source, first, &row);
-        int64_t here = file->n - row < n ? file->n - row : n;
+        int64_t picture;
+        const FeaturesFile *file = feature_source_file(source, first / views, &picture);
+        int64_t row = picture * views + first % views, here = file->n - row < n ? file->n - row : n;
         TRY(features_file_read(file, row, here, out, NULL, error));
         out += here * source->rows.d;
         first += here;
@@ -61,17 +63,25 @@ static Status read_pool(const FeatureSource *source, int64_t first, int64_t n, f
     return STATUS_OK;
 }
 
+/* The row of all files together that row i of this rank's rows, or of its view_rows, is. */
+static int64_t file_row(const FeatureSource *source, bool views, int64_t i)
+{
+    int64_t picture = views ? i / source->views : i, view = views ? i % source->views : 0;
+    return feature_source_pool_row(source, picture) * source->views + view;
+}
+
 /* Rows that lie near each other are read together, with what lies between them. */
-static Status read_kept(const FeatureSource *source, int64_t first, int64_t n, float *out, Error *error)
+static Status read_gaps(const FeatureSource *source, bool views, int64_t first, int64_t n, float *out,
+                        Error *error)
 {
     int64_t d = source->rows.d, end = first + n;
     while (first < end) {
-        int64_t start = source->kept[first], last = first;
-        while (last + 1 < end && source->kept[last + 1] < start + SPAN)
+        int64_t start = file_row(source, views, first), last = first;
+        while (last + 1 < end && file_row(source, views, last + 1) < start + SPAN)
             last++;
-        TRY(read_pool(source, start, source->kept[last] - start + 1, source->span, error));
+        TRY(read_files(source, start, file_row(source, views, last) - start + 1, source->span, error));
         for (; first <= last; first++, out += d)
-            memcpy(out, source->span + (source->kept[first] - start) * d, (size_t)d * sizeof *out);
+            memcpy(out, source->span + (file_row(source, views, first) - start) * d, (size_t)d * sizeof *out);
     }
     return STATUS_OK;
 }
@@ -79,16 +89,33 @@ static Status read_kept(const FeatureSource *source, int64_t first, int64_t n, f
 static Status read_rows(const IndexRows *rows, int64_t first, int64_t n, float *out, Error *error)
 {
     const FeatureSource *source = rows->context;
-    return source->kept ? read_kept(source, first, n, out, error)
-                        : read_pool(source, rows->first + first, n, out, error);
+    return source->span ? read_gaps(source, false, first, n, out, error)
+                        : read_files(source, rows->first + first, n, out, error);
+}
+
+static Status read_view_rows(const IndexRows *rows, int64_t first, int64_t n, float *out, Error *error)
+{
+    const FeatureSource *source = rows->context;
+    return source->kept ? read_gaps(source, true, first, n, out, error)
+                        : read_files(source, rows->first + first, n, out, error);
+}
+
+static void tell_place(const FeatureSource *source, int64_t file_row, char *text, size_t size)
+{
+    int64_t picture;
+    const FeaturesFile *file = feature_source_file(source, file_row / source->views, &picture);
+    snprintf(text, size, "%s: row %lld", file->file.path,
+             (long long)(picture * source->views + file_row % source->views));
 }
 
 static void place_row(const IndexRows *rows, int64_t row, char *text, size_t size)
 {
-    const FeatureSource *source = rows->context;
-    int64_t in_file;
-    const FeaturesFile *file = feature_source_file(source, feature_source_pool_row(source, row), &in_file);
-    snprintf(text, size, "%s: row %lld", file->file.path, (long long)in_file);
+    tell_place(rows->context, file_row(rows->context, false, row), text, size);
+}
+
+static void place_view_row(const IndexRows *rows, int64_t row, char *text, size_t size)
+{
+    tell_place(rows->context, file_row(rows->context, true, row), text, size);
 }
 
 /* --- opening --- */
@@ -126,6 +153,41 @@ static Status check_files(const FeaturesFile *a, const FeaturesFile *b, Error *e
     return STATUS_OK;
 }
 
+/* "" where whole pictures are all there is. */
+static const char *view_list(const FeaturesFile *file)
+{
+    return file->meta.view_list ? file->meta.view_list : "";
+}
+
+static Status check_views(const FeaturesFile *a, const FeaturesFile *b, Error *error)
+{
+    if (strcmp(view_list(a), view_list(b)) == 0 && a->meta.views == b->meta.views) return STATUS_OK;
+    return differ(a, b, "views", view_list(a), view_list(b), error);
+}
+
+/* Of two files of a source. */
+static Status check_turned(const FeaturesFile *a, const FeaturesFile *b, Error *error)
+{
+    if (a->meta.upside_down == b->meta.upside_down) return STATUS_OK;
+    const FeaturesFile *turned = a->meta.upside_down ? a : b, *upright = a->meta.upside_down ? b : a;
+    return status_fail(error, STATUS_INPUT, "%s is of pictures upside down, %s is not", turned->file.path,
+                       upright->file.path);
+}
+
+Status feature_source_check_upright(const FeatureSource *source, bool upright, Error *error)
+{
+    if (source->upside_down != upright) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT,
+                       upright ? "%s is of pictures upside down, which are for probes alone"
+                               : "%s: probes are pictures upside down (extract --upside-down), these are not",
+                       source->files[0].file.path);
+}
+
+Status feature_source_check_views(const FeatureSource *a, const FeatureSource *b, Error *error)
+{
+    return check_views(&a->files[0], &b->files[0], error);
+}
+
 Status feature_source_check_same(const FeatureSource *a, const FeatureSource *b, Log *log, Error *error)
 {
     const FeaturesFile *x = &a->files[0], *y = &b->files[0];
@@ -149,7 +211,11 @@ static Status open_files(FeatureSource *source, const char *const *paths, int co
         TRY(features_file_open(file, paths[i], error));
         source->file_count++;
         if (i > 0) TRY(check_files(&source->files[0], file, error));
-        source->file_first[i + 1] = source->file_first[i] + file->n;
+        if (i > 0) TRY(check_views(&source->files[0], file, error));
+        if (i > 0) TRY(check_turned(&source->files[0], file, error));
+        source->views = file->meta.views;
+        source->upside_down = file->meta.upside_down;
+        source->file_first[i + 1] = source->file_first[i] + file->n / file->meta.views;
         if (file->key_bytes > source->key_bytes) source->key_bytes = file->key_bytes;
         size_t used = strlen(source->inputs);
         snprintf(source->inputs + used, bytes - used, "%s%s", i ? "\n" : "", paths[i]);
@@ -178,6 +244,7 @@ static Status digest_file(const FeaturesFile *file, uint64_t *digest, Error *err
     hash = hash_text(hash, file->meta.layer);
     hash = hash_text(hash, base_name(file->meta.model));
     hash = hash_text(hash, base_name(file->meta.whitening));
+    hash = hash_text(hash, view_list(file));
     int64_t rows = file->n < DIGEST_ROWS ? file->n : DIGEST_ROWS;
     float *values = memory_alloc_array((size_t)file->d, sizeof *values);
     char *key = memory_alloc(file->key_bytes + 1);
@@ -205,6 +272,34 @@ static Status make_digest(FeatureSource *source, Comm *comm, Error *error)
     TRY(comm_agree(comm, status, error));
     comm_broadcast(comm, &digest, 1, DTYPE_I64, 0, NULL);
     source->digest = source->set_digest = digest;
+    return STATUS_OK;
+}
+
+/* source->key_digest: a sum over rows, in which a key counts with its place. Each rank reads its share.
+ * Collective over COMM. */
+static Status make_key_digest(FeatureSource *source, Comm *comm, Error *error)
+{
+    int size = comm_size(comm), rank = comm_rank(comm);
+    int64_t end = index_range_first(source->pool_rows, rank + 1, size);
+    size_t room = source->key_bytes + 1;
+    char *keys = memory_alloc_array(KEY_BLOCK, room);
+    uint64_t sum = 0;
+    Status status = STATUS_OK;
+    for (int64_t at = index_range_first(source->pool_rows, rank, size); at < end && status == STATUS_OK;) {
+        int64_t n = end - at < KEY_BLOCK ? end - at : KEY_BLOCK;
+        status = feature_source_read_pool_keys(source, at, n, keys, error);
+        for (int64_t i = 0; i < n && status == STATUS_OK; i++, at++)
+            sum += hash_text(rng_hash_bytes(RNG_HASH_START, &at, sizeof at), keys + (size_t)i * room);
+    }
+    memory_free(keys);
+    TRY(comm_agree(comm, status, error));
+    uint64_t *all = memory_alloc_array((size_t)size, sizeof *all);
+    comm_all_gather(comm, all, &sum, 1, DTYPE_I64, NULL);
+    uint64_t digest = rng_hash_bytes(RNG_HASH_START, &source->pool_rows, sizeof source->pool_rows);
+    for (int r = 0; r < size; r++)
+        digest += all[r];
+    memory_free(all);
+    source->key_digest = digest;
     return STATUS_OK;
 }
 
@@ -254,9 +349,9 @@ static Status read_keep(const FeatureSource *source, const char *path, const Com
     if (input.n != source->pool_rows)
         status = status_fail(error, STATUS_INPUT, "%s decides about %lld rows, but %s has %lld", path,
                              (long long)input.n, source->name, (long long)source->pool_rows);
-    else if (input.digest != source->digest)
-        status =
-            status_fail(error, STATUS_INPUT, "%s was made from other features than %s", path, source->name);
+    else if (input.key_digest != source->key_digest)
+        status = status_fail(error, STATUS_INPUT, "%s decides about other pictures than those of %s", path,
+                             source->name);
     else
         status = scan_keep(&input, first, count, kept, error);
     curation_file_close(&input);
@@ -286,7 +381,6 @@ static void deal_kept(FeatureSource *source, Kept *kept, Comm *comm)
         source->kept[i] = exchange.taken[2 * i + 1];
     id_exchange_fini(&exchange);
     source->rows.total = total;
-    source->span = memory_alloc_array((size_t)(SPAN * source->files[0].d), sizeof *source->span);
     source->set_digest = rng_hash_bytes(source->digest, &hash, sizeof hash);
 }
 
@@ -313,6 +407,7 @@ Status feature_source_open(FeatureSource *source, const char *const *paths, int 
     *source = (FeatureSource){.key_bytes = 1};
     TRY(comm_agree(comm, open_files(source, paths, count, error), error));
     TRY(make_digest(source, comm, error));
+    TRY(make_key_digest(source, comm, error));
     source->rows = (IndexRows){.name = source->name,
                                .total = source->pool_rows,
                                .d = source->files[0].d,
@@ -332,21 +427,47 @@ Status feature_source_open(FeatureSource *source, const char *const *paths, int 
                            keep ? keep : "");
     source->rows.first = index_range_first(total, comm_rank(comm), comm_size(comm));
     source->rows.count = index_range_first(total, comm_rank(comm) + 1, comm_size(comm)) - source->rows.first;
+    if (keep || source->views > 1)
+        source->span = memory_alloc_array((size_t)(SPAN * source->rows.d), sizeof *source->span);
+    source->view_rows = source->rows;
+    source->view_rows.first *= source->views;
+    source->view_rows.count *= source->views;
+    source->view_rows.total *= source->views;
+    source->view_rows.read = read_view_rows;
+    source->view_rows.place = place_view_row;
     share_pool(source, comm);
     return STATUS_OK;
 }
 
 /* --- keys --- */
 
-/* Pool rows [first, first + n), each key in source->key_bytes + 1 bytes. */
-static Status read_pool_keys(const FeatureSource *source, int64_t first, int64_t n, char *keys, Error *error)
+/* Of `n` pictures of a file, from `picture` on: one key in views, in file->key_bytes + 1 bytes each. */
+static Status read_file_keys(const FeaturesFile *file, int64_t picture, int64_t n, char *keys, Error *error)
+{
+    int64_t views = file->meta.views;
+    size_t room = file->key_bytes + 1;
+    if (views == 1) return features_file_read_keys(file, picture, n, keys, error);
+    char *all = memory_alloc_array(SPAN * (size_t)views, room);
+    Status status = STATUS_OK;
+    for (int64_t at = 0; at < n && status == STATUS_OK; at += SPAN) {
+        int64_t here = n - at < SPAN ? n - at : SPAN;
+        status = features_file_read_keys(file, (picture + at) * views, here * views, all, error);
+        for (int64_t i = 0; i < here && status == STATUS_OK; i++)
+            memcpy(keys + (size_t)(at + i) * room, all + (size_t)(i * views) * room, room);
+    }
+    memory_free(all);
+    return status;
+}
+
+Status feature_source_read_pool_keys(const FeatureSource *source, int64_t first, int64_t n, char *keys,
+                                     Error *error)
 {
     size_t room = source->key_bytes + 1;
     while (n > 0) {
-        int64_t row;
-        const FeaturesFile *file = feature_source_file(source, first, &row);
-        int64_t here = file->n - row < n ? file->n - row : n;
-        TRY(features_file_read_keys(file, row, here, keys, error));
+        int64_t picture;
+        const FeaturesFile *file = feature_source_file(source, first, &picture);
+        int64_t left = file->n / source->views - picture, here = left < n ? left : n;
+        TRY(read_file_keys(file, picture, here, keys, error));
         for (int64_t i = here - 1; i > 0; i--)
             memmove(keys + (size_t)i * room, keys + (size_t)i * (file->key_bytes + 1), file->key_bytes + 1);
         keys += (size_t)here * room;
@@ -360,7 +481,8 @@ Status feature_source_read_keys(const FeatureSource *source, int64_t first, int6
                                 Error *error)
 {
     CHECK(first >= 0 && n >= 0 && first + n <= source->rows.count);
-    if (!source->kept) return read_pool_keys(source, source->rows.first + first, n, keys, error);
+    if (!source->kept)
+        return feature_source_read_pool_keys(source, source->rows.first + first, n, keys, error);
     size_t room = source->key_bytes + 1;
     char *span = memory_alloc_array(SPAN, room);
     Status status = STATUS_OK;
@@ -368,7 +490,7 @@ Status feature_source_read_keys(const FeatureSource *source, int64_t first, int6
         int64_t start = source->kept[first], last = first;
         while (last + 1 < end && source->kept[last + 1] < start + SPAN)
             last++;
-        status = read_pool_keys(source, start, source->kept[last] - start + 1, span, error);
+        status = feature_source_read_pool_keys(source, start, source->kept[last] - start + 1, span, error);
         for (; first <= last; first++, keys += room)
             memcpy(keys, span + (size_t)(source->kept[first] - start) * room, room);
     }
@@ -378,7 +500,7 @@ Status feature_source_read_keys(const FeatureSource *source, int64_t first, int6
 
 Status feature_source_read_key(const FeatureSource *source, int64_t pool_row, char *key, Error *error)
 {
-    return read_pool_keys(source, pool_row, 1, key, error);
+    return feature_source_read_pool_keys(source, pool_row, 1, key, error);
 }
 
 void feature_source_close(FeatureSource *source)

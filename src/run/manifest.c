@@ -11,6 +11,7 @@
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { FILE_MAX = 16 << 20, EARLIER_MAX = 100 };
 
@@ -31,7 +32,15 @@ static Status write_tree(const char *path, const cJSON *tree, Error *error)
 {
     char *text = cJSON_Print(tree);
     if (!text) return status_fail(error, STATUS_FAILED, "%s: out of memory", path);
-    Status status = atomic_file_write_text(path, text, error);
+    char host[64] = "";
+    size_t size = strlen(path) + sizeof host + 32;
+    char *own = memory_alloc(size); /* jobs that run in one folder at the same time do not meet here */
+    gethostname(host, sizeof host - 1);
+    snprintf(own, size, "%s.%s.%ld", path, host, (long)getpid());
+    Status status = atomic_file_write_text(own, text, error);
+    if (status == STATUS_OK) status = atomic_file_commit(own, path, error);
+    if (status != STATUS_OK) unlink(own);
+    memory_free(own);
     cJSON_free(text);
     return status;
 }

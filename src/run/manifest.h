@@ -1,8 +1,8 @@
 /* manifest.h - manifest.json: who ran what, where, with which code, from when to when, and how it ended.
  *
  * Written at the start, so that a killed job leaves one without an end; completed at the end. A job that
- * continues in the same folder keeps what the earlier ones said under "earlier_runs". Rank 0 writes; not
- * collective.
+ * continues in the same folder keeps what the earlier ones said under "earlier_runs". Of jobs that run there
+ * at the same time (an array) the file is whole, and tells of one or some. Rank 0 writes; not collective.
  */
 #ifndef DINOBATCH_RUN_MANIFEST_H
 #define DINOBATCH_RUN_MANIFEST_H

@@ -104,10 +104,10 @@ Status run_open_folder(Run *run, const char *path, const char *config_yaml, cons
     run->has_folder = true;
     end_early_log(run, run->folder.text);
     TRY(run_folder_write(&run->folder, "config.yaml", config_yaml, error));
-    return run_start_manifest(run, run->folder.path, device, error);
+    return run_start_manifest(run, run->folder.path, "manifest.json", device, error);
 }
 
-Status run_start_manifest(Run *run, const char *folder, const char *device, Error *error)
+Status run_start_manifest(Run *run, const char *folder, const char *name, const char *device, Error *error)
 {
     Status status = STATUS_OK;
     if (comm_rank(run->comm) == 0) {
@@ -121,7 +121,7 @@ Status run_start_manifest(Run *run, const char *folder, const char *device, Erro
                                .threads = omp_get_max_threads(),
                                .thread_level = run->thread_level};
         char manifest[PATH_MAX];
-        snprintf(manifest, sizeof manifest, "%s/manifest.json", folder);
+        snprintf(manifest, sizeof manifest, "%s/%s", folder, name);
         status = manifest_start(&run->manifest, manifest, &facts, error);
     }
     return comm_agree(run->comm, status, error);
@@ -141,6 +141,26 @@ static void complete_manifest(Run *run, Status status)
     if (manifest_finish(&run->manifest, (int)status, &error) != STATUS_OK)
         log_warning(&run->log, "the manifest lacks its end: %s", error.text);
     manifest_fini(&run->manifest);
+}
+
+Run run_inside(const Run *outer, int argc, char **argv)
+{
+    Run run = *outer;
+    run.argc = argc;
+    run.argv = argv;
+    run.has_folder = false;
+    run.folder = (RunFolder){0};
+    run.manifest = (Manifest){0};
+    run.early_text = NULL; /* the outer one's */
+    run.early_log = NULL;
+    return run;
+}
+
+void run_leave(Run *run, Status status)
+{
+    complete_manifest(run, status);
+    if (run->has_folder) run_folder_close(&run->folder);
+    fflush(NULL);
 }
 
 int run_finish(Run *run, Status status, Error *error)

@@ -48,9 +48,15 @@ Status run_start(Run *run, int argc, char **argv, bool stops, Error *error);
  * word for where this job computes. STATUS_INPUT for an unusable folder. Collective over COMM. */
 Status run_open_folder(Run *run, const char *path, const char *config_yaml, const char *device, Error *error);
 
-/* manifest.json alone, in a folder that exists: for jobs whose output is no run folder. run_finish completes
- * it. Collective over COMM. */
-Status run_start_manifest(Run *run, const char *folder, const char *device, Error *error);
+/* A manifest alone, as file `name` in a folder that exists: for jobs whose output is no run folder.
+ * run_finish or run_leave completes it. Collective over COMM. */
+Status run_start_manifest(Run *run, const char *folder, const char *name, const char *device, Error *error);
+
+/* A job inside of a job: the same ranks and signals, a folder and a manifest of its own, which run_leave
+ * closes with `status`; the outer run must outlive it, and is not to be finished before. argv is borrowed.
+ * Not collective. */
+Run run_inside(const Run *outer, int argc, char **argv);
+void run_leave(Run *run, Status status);
 
 /* Whether this rank was asked to stop (SIGUSR1, SIGTERM). Local: ranks may learn at different steps, so the
  * caller agrees before he acts. Not collective. */

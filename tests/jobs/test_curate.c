@@ -9,7 +9,6 @@
 #include "curation/curation_file.h"
 
 #include <criterion/criterion.h>
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -163,28 +162,23 @@ Test(curate, duplicates_are_found_on_any_ranks)
 {
     run_well(0, "dedup", "one", WORDS("--json"));
     expect_planted("one");
-    for (int ranks = 2; ranks < 5; ranks++) {
-        run_well(ranks, "dedup", "some", WORDS("curation.block_queries=100"));
-        expect_same("some", "one", "dedup");
-    }
-    run_well(0, "dedup", "lists", WORDS(IVF));
-    expect_same("lists", "one", "dedup"); /* all lists are looked at */
-    run_well(3, "dedup", "lists", WORDS(IVF));
+    run_well(2, "dedup", "two", WORDS("curation.block_queries=100"));
+    expect_same("two", "one", "dedup");
+    run_well(3, "dedup", "lists", WORDS(IVF)); /* all lists are looked at */
     expect_same("lists", "one", "dedup");
-    ProcessResult result = process_run_dinobatch(
-        0, WORDS("validate", temp_folder_in(&temp, "one/dedup.h5").text), LIMIT_SECONDS);
-    cr_expect_eq(result.exit_status, 0, "%s", result.err);
-    process_result_fini(&result);
+    run_well(4, "dedup", "four", WORDS("curation.block_queries=99"));
+    expect_same("four", "one", "dedup");
 }
 
 /* Blocks are small, so that there are many, and what takes time is to save after each. */
-#define SLOW "curation.block_queries=6", "curation.save_minutes=0"
+#define SLOW "curation.block_queries=30", "curation.save_minutes=0"
 
-static void kill_one(const char *step, const char *out, const char *sign, const char *const *more)
+/* Kills a rank once standard error holds `sign`. */
+static void kill_one(int ranks, const char *step, const char *out, const char *sign, const char *const *more)
 {
-    Process process = start(2, step, out, more);
+    Process process = start(ranks, step, out, more);
     cr_assert(process_wait_for_error_text(&process, sign, LIMIT_SECONDS));
-    pid_t rank = process_of_rank(&process, 1, 5);
+    pid_t rank = ranks ? process_of_rank(&process, ranks - 1, 5) : process.pid;
     cr_assert(rank > 0 && kill(rank, SIGKILL) == 0);
     ProcessResult result = process_finish(&process, LIMIT_SECONDS);
     cr_assert_neq(result.exit_status, 0);
@@ -201,40 +195,27 @@ static void goes_on(int ranks, const char *step, const char *out, const char *co
     process_result_fini(&result);
 }
 
+/* On as many ranks and on others, from the rows and from lists: the same. */
 Test(curate, a_killed_deduplication_goes_on)
 {
-    run_well(2, "dedup", "whole", WORDS("--json"));
-    kill_one("dedup", "same", "dedup", WORDS(SLOW));
-    goes_on(2, "dedup", "same", WORDS("--json"));
-    expect_same("same", "whole", "dedup");
-    kill_one("dedup", "other", "dedup", WORDS(SLOW, IVF));
+    kill_one(0, "dedup", "same", "dedup", WORDS(SLOW));
+    goes_on(0, "dedup", "same", WORDS("--json"));
+    expect_planted("same");
+    kill_one(2, "dedup", "other", "dedup", WORDS(SLOW, IVF));
     goes_on(3, "dedup", "other", WORDS(IVF));
-    expect_same("other", "whole", "dedup");
+    expect_same("other", "same", "dedup");
 }
 
 Test(curate, a_stopped_deduplication_goes_on)
 {
-    run_well(0, "dedup", "whole", WORDS("--json"));
     Process process = start(0, "dedup", "stopped", WORDS("curation.block_queries=1"));
     cr_assert(process_wait_for_error_text(&process, "dedup", LIMIT_SECONDS));
     process_signal(&process, SIGUSR1);
     ProcessResult result = process_finish(&process, LIMIT_SECONDS);
     cr_assert_eq(result.exit_status, 75, "exit %d\n%s", result.exit_status, result.err);
     process_result_fini(&result);
-    /* another threshold: not the same work */
-    result = run(0, "dedup", "stopped", WORDS("curation.dedup.threshold=0.61", "--no-resume"));
-    cr_expect(result.exit_status == 0 && !strstr(result.err, "going on"));
-    process_result_fini(&result);
-    process = start(0, "dedup", "again", WORDS("curation.block_queries=1"));
-    cr_assert(process_wait_for_error_text(&process, "dedup", LIMIT_SECONDS));
-    process_signal(&process, SIGUSR1);
-    result = process_finish(&process, LIMIT_SECONDS);
-    cr_assert_eq(result.exit_status, 75);
-    process_result_fini(&result);
-    result = run(0, "dedup", "again", WORDS("curation.dedup.threshold=0.61"));
-    cr_expect(strstr(result.err, "of other features or settings; starting anew"), "%s", result.err);
-    process_result_fini(&result);
-    expect_same("again", "stopped", "dedup");
+    goes_on(0, "dedup", "stopped", WORDS("--json"));
+    expect_planted("stopped");
 }
 
 /* --- exclude --- */
@@ -268,82 +249,46 @@ static void expect_excluded(const char *out, bool kept)
 Test(curate, what_is_like_a_reference_goes_on_any_ranks)
 {
     TempPath reference = temp_folder_in(&temp, "reference.h5");
-    run_well(0, "exclude", "one", WORDS("--reference", reference.text, LIKE, "--json"));
+    run_well(0, "exclude", "one", WORDS("--reference", reference.text, LIKE));
     expect_excluded("one", false);
-    for (int ranks = 2; ranks < 5; ranks++) {
-        run_well(ranks, "exclude", "some",
-                 WORDS("--reference", reference.text, LIKE, "curation.block_queries=100"));
-        expect_same("some", "one", "exclude");
-    }
     run_well(2, "exclude", "lists",
              WORDS("--reference", reference.text, LIKE, IVF, "curation.exclude.index=IVF4,Flat"));
     expect_same("lists", "one", "exclude");
-
-    run_well(2, "dedup", "dedup", WORDS("--json"));
+    run_well(4, "exclude", "four", WORDS("--reference", reference.text, LIKE, "curation.block_queries=99"));
+    expect_same("four", "one", "exclude");
+    run_well(0, "dedup", "dedup", WORDS("--json"));
     TempPath keep = temp_folder_in(&temp, "dedup/dedup.h5");
-    run_well(0, "exclude", "kept_one",
-             WORDS("--reference", reference.text, LIKE, "--keep", keep.text, "--json"));
-    expect_excluded("kept_one", true);
-    run_well(3, "exclude", "kept",
-             WORDS("--reference", reference.text, LIKE, "--keep", keep.text, "curation.block_queries=100"));
-    expect_same("kept", "kept_one", "exclude");
+    run_well(3, "exclude", "kept", WORDS("--reference", reference.text, LIKE, "--keep", keep.text));
+    expect_excluded("kept", true);
 }
 
 Test(curate, a_killed_exclusion_goes_on)
 {
     TempPath reference = temp_folder_in(&temp, "reference.h5");
-    run_well(2, "exclude", "whole", WORDS("--reference", reference.text, LIKE));
-    const char *const signs[] = {"pool rows to references", "pool rows to each other"};
-    for (int i = 0; i < 2; i++) {
-        char out[16];
-        snprintf(out, sizeof out, "killed%d", i);
-        kill_one("exclude", out, signs[i], WORDS("--reference", reference.text, LIKE, SLOW));
-        goes_on(i == 0 ? 2 : 3, "exclude", out, WORDS("--reference", reference.text, LIKE));
-        expect_same(out, "whole", "exclude");
-    }
+    kill_one(2, "exclude", "out", "pool rows to each other",
+             WORDS("--reference", reference.text, LIKE, SLOW));
+    goes_on(3, "exclude", "out", WORDS("--reference", reference.text, LIKE));
+    expect_excluded("out", false);
 }
 
-/* Directions in a plane, by their angles. */
-static void write_angles(const char *name, const double *degrees, int64_t n)
+/* More ranks than rows. A reference at 0 degrees, a row at 40 that is like it, one at 80 that is like that
+ * one, one that is like none. */
+Test(curate, links_within_the_pool_count)
 {
-    FeaturesMeta meta = {
-        .model = "m", .arch = "a", .layer = "l", .data = "d", .config = "", .version = "0", .input_size = 8};
-    FeaturesFile file;
-    float values[16];
-    int64_t labels[8] = {0};
-    const char *keys[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
-    for (int64_t i = 0; i < n; i++) {
-        values[2 * i] = (float)cos(degrees[i] * M_PI / 180.0);
-        values[2 * i + 1] = (float)sin(degrees[i] * M_PI / 180.0);
-    }
-    cr_assert_eq(features_file_create(&file, temp_folder_in(&temp, "%s", name).text, n, 2, 0, 1, &meta, NULL),
-                 STATUS_OK);
-    cr_assert_eq(features_file_write(&file, 0, n, values, labels, keys, NULL), STATUS_OK);
-    cr_assert_eq(features_file_commit(&file, NULL), STATUS_OK);
-}
-
-/* A reference at 0, a row at 40 that is like it, one at 80 that is like that one, one that is like none. */
-Test(curate, links_within_the_pool_count_where_they_are_asked_for)
-{
-    const double pool[] = {200.0, 80.0, 40.0}, references[] = {120.0 + 180.0, 0.0};
-    write_angles("pool.h5", pool, 3);
-    write_angles("references.h5", references, 2);
     TempPath a = temp_folder_in(&temp, "pool.h5"), b = temp_folder_in(&temp, "references.h5"),
              out = temp_folder_in(&temp, "out");
-    for (int links = 0; links < 2; links++)
-        for (int ranks = 0; ranks < 5; ranks += 4) { /* more ranks than rows, too */
-            ProcessResult result = process_run_dinobatch(
-                ranks,
-                WORDS("curate", "exclude", "--features", a.text, "--reference", b.text, "--output-dir",
-                      out.text, "--json", LIKE,
-                      links ? "curation.exclude.links=pool" : "curation.exclude.links=none"),
-                LIMIT_SECONDS);
-            cr_assert_eq(result.exit_status, 0, "%s", result.err);
-            cr_expect(strstr(result.out, "\"rows_like_a_reference\":1,"), "%s", result.out);
-            cr_expect(strstr(result.out, links ? "\"rows_kept\":1}" : "\"rows_kept\":2}"), "%s", result.out);
-            cr_expect_eq(links, strstr(result.err, "2 is all that a row can have") != NULL, "%s", result.err);
-            process_result_fini(&result);
-        }
+    curation_support_write_angles((double[]){200.0, 80.0, 40.0}, 3, a.text);
+    curation_support_write_angles((double[]){300.0, 0.0}, 2, b.text);
+    ProcessResult result =
+        process_run_dinobatch(4,
+                              WORDS("curate", "exclude", "--features", a.text, "--reference", b.text,
+                                    "--output-dir", out.text, "--json", LIKE),
+                              LIMIT_SECONDS);
+    cr_assert_eq(result.exit_status, 0, "%s", result.err);
+    cr_expect(strstr(result.out, "\"rows_like_a_reference\":1,"), "%s", result.out);
+    cr_expect(strstr(result.out, "\"rows_kept\":1}"), "%s", result.out);
+    cr_expect(strstr(result.err, "2 is all that a row can have"), "%s", result.err);
+    process_result_fini(&result);
 }
 
 /* --- what is refused --- */
@@ -358,69 +303,19 @@ static void expect_refused(const char *const *words, const char *part)
     process_result_fini(&result);
 }
 
-static TempPath write_bad(const CurationSupportData *data)
-{
-    TempPath path = temp_folder_in(&temp, "bad.h5");
-    curation_support_write(data, path.text);
-    return path;
-}
-
 Test(curate, bad_input_is_refused_with_one_line)
 {
-    TempPath a = temp_folder_in(&temp, "a.h5"), reference = temp_folder_in(&temp, "reference.h5"),
-             out = temp_folder_in(&temp, "out"), bad;
-    const CurationSupportData well = curation_support_data(POOL, 30, D);
-    CurationSupportData data;
+    TempPath a = temp_folder_in(&temp, "a.h5"), out = temp_folder_in(&temp, "out"),
+             bad = temp_folder_in(&temp, "bad.h5");
+    CurationSupportData data = curation_support_data(POOL, 30, D);
+    data.nan_row = 7;
+    curation_support_write(&data, bad.text);
 #define DEDUP(...)   WORDS("curate", "dedup", "--output-dir", out.text, __VA_ARGS__)
 #define EXCLUDE(...) WORDS("curate", "exclude", "--output-dir", out.text, __VA_ARGS__)
-    expect_refused(WORDS("curate", "dedup", "--features", a.text), "needs --output-dir");
-    expect_refused(WORDS("curate", "tidy", "--output-dir", out.text), "expected one of dedup, exclude");
     expect_refused(DEDUP("--json"), "needs --features FILE");
-    expect_refused(EXCLUDE("--features", a.text), "needs --reference FILE");
-    expect_refused(DEDUP("--features", "/nowhere/x.h5"), "/nowhere/x.h5");
-    expect_refused(DEDUP("--features", a.text, "--features", a.text), "is the key of two rows: row ");
     expect_refused(DEDUP("--features", a.text, "curation.index=IVF9999,Flat"), "IVF9999,Flat");
-    expect_refused(DEDUP("--features", a.text, "curation.neighbours=0"), "curation.neighbours");
-
-    data = well, data.d = D / 2, bad = write_bad(&data);
-    expect_refused(EXCLUDE("--features", a.text, "--reference", bad.text), "bad.h5 of 48");
-    expect_refused(DEDUP("--features", a.text, "--features", bad.text), "bad.h5 of 48");
-    data = well, data.model = "other.h5", bad = write_bad(&data);
-    expect_refused(EXCLUDE("--features", a.text, "--reference", bad.text), "model 'm.h5' and 'other.h5'");
-    data = well, data.arch = "vit_large", bad = write_bad(&data);
-    expect_refused(EXCLUDE("--features", a.text, "--reference", bad.text),
-                   "arch 'sscd_resnet50' and 'vit_large'");
-    data = well, data.nan_row = 7, bad = write_bad(&data);
-    expect_refused(DEDUP("--features", a.text, "--features", bad.text),
-                   "bad.h5: row 7 holds a number that is not");
     expect_refused(EXCLUDE("--features", a.text, "--reference", bad.text), "bad.h5: row 7 holds a number");
-    data = well, data.zero_row = 9, bad = write_bad(&data);
-    expect_refused(DEDUP("--features", a.text, "--features", bad.text), "bad.h5: row 9 is zero");
-    data = well, data.same_key = 5, bad = write_bad(&data);
-    expect_refused(DEDUP("--features", bad.text), "'row 700' is the key of two rows: row 0 of");
-    data = well, data.n = 0, bad = write_bad(&data);
-    expect_refused(DEDUP("--features", bad.text), "bad.h5: no rows");
-
-    run_well(0, "dedup", "whole", WORDS("--json"));
-    TempPath keep = temp_folder_in(&temp, "whole/dedup.h5");
-    expect_refused(EXCLUDE("--features", a.text, "--keep", keep.text, "--reference", reference.text),
-                   "decides about 900 rows");
-    data = curation_support_data(POOL + 1, MORE, D), bad = write_bad(&data);
-    expect_refused(EXCLUDE("--features", a.text, "--features", bad.text, "--keep", keep.text, "--reference",
-                           reference.text),
-                   "was made from other features");
-    expect_refused(DEDUP("--features", a.text, "--keep", keep.text), "--keep");
-}
-
-/* One row has no neighbours, and stays. */
-Test(curate, a_single_row_stays)
-{
-    CurationSupportData data = curation_support_data(0, 1, D);
-    TempPath one = write_bad(&data), out = temp_folder_in(&temp, "out");
-    ProcessResult result = process_run_dinobatch(
-        0, WORDS("curate", "dedup", "--json", "--features", one.text, "--output-dir", out.text),
-        LIMIT_SECONDS);
-    cr_expect_eq(result.exit_status, 0, "%s", result.err);
-    cr_expect(strstr(result.out, "\"rows_kept\":1}"), "%s", result.out);
-    process_result_fini(&result);
+    data.model = "other.h5";
+    curation_support_write(&data, bad.text);
+    expect_refused(EXCLUDE("--features", a.text, "--reference", bad.text), "model 'm.h5' and 'other.h5'");
 }

@@ -61,15 +61,21 @@ void curation_support_fill(const CurationSupportData *data, float *values)
     memory_free(centre);
 }
 
+static FeaturesMeta meta_of(const char *arch, const char *model)
+{
+    return (FeaturesMeta){.model = model ? model : "m.h5",
+                          .arch = arch ? arch : "sscd_resnet50",
+                          .layer = "embedding",
+                          .data = "planted",
+                          .config = "",
+                          .version = "0",
+                          .input_size = 320};
+}
+
 void curation_support_write(const CurationSupportData *data, const char *path)
 {
-    FeaturesMeta meta = {.model = data->model ? data->model : "m.h5",
-                         .arch = data->arch ? data->arch : "sscd_resnet50",
-                         .layer = "embedding",
-                         .data = "planted",
-                         .config = "",
-                         .version = "0",
-                         .input_size = 320};
+    FeaturesMeta meta = meta_of(data->arch, data->model);
+    meta.upside_down = data->upside_down;
     size_t n = (size_t)data->n;
     float *values = memory_alloc_array(n * (size_t)data->d, sizeof *values);
     int64_t *labels = memory_alloc_array(n, sizeof *labels);
@@ -83,14 +89,51 @@ void curation_support_write(const CurationSupportData *data, const char *path)
                  (long long)(data->first + (i == data->same_key ? 0 : i)));
     }
     FeaturesFile file;
-    Error error = {0};
-    Status status = features_file_create(&file, path, data->n, data->d, 0, KEY_BYTES, &meta, &error);
+    Status status = features_file_create(&file, path, data->n, data->d, 0, KEY_BYTES, &meta, NULL);
     if (status == STATUS_OK && data->n > 0)
-        status = features_file_write(&file, 0, data->n, values, labels, keys, &error);
-    if (status == STATUS_OK) status = features_file_commit(&file, &error);
+        status = features_file_write(&file, 0, data->n, values, labels, keys, NULL);
+    if (status == STATUS_OK) status = features_file_commit(&file, NULL);
     CHECK(status == STATUS_OK);
     memory_free(keys);
     memory_free(text);
     memory_free(labels);
     memory_free(values);
+}
+
+void curation_support_write_views(const CurationSupportViews *data, const char *path)
+{
+    FeaturesMeta meta = meta_of(NULL, data->model);
+    meta.views = data->views;
+    meta.view_list = data->list;
+    meta.upside_down = data->upside_down;
+    FeaturesFile file;
+    int64_t rows = data->n * data->views;
+    Status status = features_file_create(&file, path, rows, data->d, 0, KEY_BYTES, &meta, NULL);
+    for (int64_t r = 0; r < rows && status == STATUS_OK; r++) {
+        char key[KEY_BYTES];
+        const char *const keys[] = {key};
+        int64_t label = -1;
+        snprintf(key, sizeof key, "row %lld", (long long)(data->first + r / data->views));
+        status = features_file_write(&file, r, 1, data->values + r * data->d, &label, keys, NULL);
+    }
+    if (status == STATUS_OK) status = features_file_commit(&file, NULL);
+    CHECK(status == STATUS_OK);
+}
+
+void curation_support_write_angles(const double *degrees, int64_t n, const char *path)
+{
+    FeaturesMeta meta = meta_of(NULL, NULL);
+    FeaturesFile file;
+    float values[16];
+    int64_t labels[8] = {0};
+    const char *keys[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+    CHECK(n <= 8);
+    for (int64_t i = 0; i < n; i++) {
+        values[2 * i] = (float)cos(degrees[i] * M_PI / 180.0);
+        values[2 * i + 1] = (float)sin(degrees[i] * M_PI / 180.0);
+    }
+    Status status = features_file_create(&file, path, n, 2, 0, 1, &meta, NULL);
+    if (status == STATUS_OK) status = features_file_write(&file, 0, n, values, labels, keys, NULL);
+    if (status == STATUS_OK) status = features_file_commit(&file, NULL);
+    CHECK(status == STATUS_OK);
 }

@@ -157,7 +157,7 @@ Test(config_errors, bombs)
         "list");
     memset(big, ' ', BIG);
     memcpy(big, "a:\n", 3);
-    expect_text(big, BIG, "a.yaml:1: a: unknown key; did you mean 'optim.lr'?");
+    expect_text(big, BIG, "a.yaml:1: a: unknown key; did you mean 'curation.cluster.k'?");
     memset(big, 'x', BIG);
     memcpy(big, "train: {dataset_path: [", 23);
     memcpy(big + BIG - 2, "]}", 2);

@@ -116,3 +116,34 @@ Test(curation_scores, unusable_truth_is_named)
     }
     temp_folder_destroy(&folder);
 }
+
+Test(curation_scores, folders_of_a_query_set_are_found_in_its_spec)
+{
+    static const struct {
+        const char *data, *key, *prefix; /* NULL: none */
+    } cases[] = {
+        {"folder:/x/curated/A", "1.jpg", "curated/A/"},
+        {"folder:curated/A//;limit=3", "1.jpg", "curated/A/"},
+        {"folder:/x/B", "1.jpg", "B/"},
+        {"folder:/x/aB", "1.jpg", NULL},
+        {"folder:B", "1.jpg", "B/"},
+        {"folder:/x/curated/B", "1.jpg", "curated/B/"}, /* longer than B/ */
+        {"tar:all.tar", "B/1.jpg", ""},
+        {"folder:/x/curated/A", "2.jpg", NULL},
+        {"folder:/x/curated/A", ".jpg", NULL},
+    };
+    TempFolder folder = temp_folder_create();
+    temp_folder_write(&folder, "labels.csv", "path,label\ncurated/A/1.jpg,a\nB/1.jpg,b\ncurated/B/1.jpg,b\n");
+    Error error = {0};
+    CsvTable table;
+    cr_assert_eq(csv_table_load(&table, temp_folder_in(&folder, "labels.csv").text, &error), STATUS_OK, "%s",
+                 error.text);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char prefix[CURATION_TRUTH_PREFIX] = "?";
+        Status status = curation_truth_prefix(prefix, &table, cases[i].data, cases[i].key, &error);
+        cr_expect_eq(status, cases[i].prefix ? STATUS_OK : STATUS_INPUT, "case %zu", i);
+        if (cases[i].prefix) cr_expect_str_eq(prefix, cases[i].prefix, "case %zu: %s", i, prefix);
+    }
+    csv_table_fini(&table);
+    temp_folder_destroy(&folder);
+}

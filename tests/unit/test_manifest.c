@@ -5,8 +5,11 @@
 
 #include <cjson/cJSON.h>
 #include <criterion/criterion.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static const char HOSTS[4][8] = {"n1", "n1", "n2", "n1"};
 static char *ARGV[] = {"dinobatch", "pretrain", "optim.epochs=\"5\"", NULL};
@@ -112,6 +115,37 @@ Test(manifest, damaged_files_do_no_harm)
     manifest_fini(&manifest);
     cr_expect_eq(manifest_start(&manifest, "/nonexistent/manifest.json", &what, &error), STATUS_FAILED);
     cr_expect_null(manifest.path);
+    temp_folder_free_text(path);
+    temp_folder_destroy(&temp);
+}
+
+/* As jobs of an array do that share a folder. */
+Test(manifest, jobs_at_the_same_time_do_not_meet, .timeout = 60)
+{
+    enum { JOBS = 4, TIMES = 20 };
+    TempFolder temp = temp_folder_create();
+    char *path = temp_folder_path(&temp, "manifest.json");
+    ManifestFacts what = facts();
+    pid_t jobs[JOBS];
+    for (int j = 0; j < JOBS; j++) {
+        jobs[j] = fork();
+        cr_assert(jobs[j] >= 0);
+        if (jobs[j] > 0) continue;
+        bool good = true;
+        for (int i = 0; i < TIMES; i++) {
+            Manifest manifest;
+            good &= manifest_start(&manifest, path, &what, NULL) == STATUS_OK;
+            good &= manifest_finish(&manifest, 0, NULL) == STATUS_OK;
+            manifest_fini(&manifest);
+        }
+        _exit(!good);
+    }
+    for (int j = 0; j < JOBS; j++) {
+        int status;
+        cr_assert_eq(waitpid(jobs[j], &status, 0), jobs[j]);
+        cr_expect_eq(status, 0, "job %d failed", j);
+    }
+    cJSON_Delete(tree_of(&temp));
     temp_folder_free_text(path);
     temp_folder_destroy(&temp);
 }

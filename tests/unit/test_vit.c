@@ -169,6 +169,30 @@ Test(vit, a_pass_without_backward_gives_the_same)
     net_destroy(net);
 }
 
+Test(vit, the_first_blocks_alone_give_what_they_give_among_all)
+{
+    VitConfig list[VARIANTS];
+    variants(list);
+    for (int v = 0; v < VARIANTS; v += 4) { /* without and with chunks */
+        Net *net = net_create(list[v]);
+        VitInput input = {.set_count = 1, .sets = {random_crops(net, 3, 16, 16, false)}};
+        Tensor captures[3];
+        for (int i = 0; i < 3; i++)
+            captures[i] = tensor_alloc_2d(&net->arena, DTYPE_F32, 3 * 17, net->vit.config.embed_dim);
+        input.captures = captures;
+        run(net, &input, NULL, NULL);
+        input.captures = NULL;
+        for (int i = 0; i < 3; i++) {
+            input.blocks = i + 1;
+            VitPass some = run(net, &input, NULL, NULL);
+            cr_expect(memcmp(some.x.data, captures[i].data, tensor_bytes(some.x)) == 0,
+                      "variant %d, block %d", v, i);
+        }
+        cr_expect(memcmp(captures[0].data, captures[1].data, tensor_bytes(captures[0])) != 0);
+        net_destroy(net);
+    }
+}
+
 /* --- gradients
  * -------------------------------------------------------------------------------------------------- */
 

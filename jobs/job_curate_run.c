@@ -1,0 +1,191 @@
+/* job_curate_run.c - a whole curation: its jobs one after the other, on the same ranks.
+ *
+ *   dinobatch curate run CURATION.yaml --output-dir DIR [--data-root DIR] [--list] [key=value]...
+ *
+ * Configuration files and key=value of the command line go to every step, after those of the plan; curation.*
+ * to the steps of curate alone, so that other thresholds do not train and extract anew.
+ * DIR/steps.txt has the command lines of finished steps. A step is left out when its line is there, its file
+ * too, and nothing before it had to be done again; a step that was stopped goes on where it was.
+ */
+#include "base/atomic_file.h"
+#include "base/memory.h"
+#include "curation_chain.h"
+#include "job_curate.h"
+#include "run/run_folder.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct {
+    JobContext *context;
+    char *steps; /* DIR/steps.txt; owned */
+    char *done;  /* its text, on all ranks; owned */
+    int done_before;
+} Chain;
+
+static Status read_done(Chain *chain, Error *error)
+{
+    int64_t size = 0;
+    FILE *file = comm_rank(chain->context->comm) == 0 ? fopen(chain->steps, "rbe") : NULL;
+    if (file && fseek(file, 0, SEEK_END) == 0 && (size = ftell(file)) < 0) size = 0;
+    comm_broadcast(chain->context->comm, &size, 1, DTYPE_I64, 0, NULL);
+    chain->done = memory_alloc((size_t)size + 1);
+    Status status = STATUS_OK;
+    if (file) {
+        rewind(file);
+        if (fread(chain->done, 1, (size_t)size, file) != (size_t)size)
+            status = status_fail(error, STATUS_INPUT, "%s: cannot be read", chain->steps);
+        fclose(file);
+    }
+    comm_broadcast(chain->context->comm, chain->done, size, DTYPE_U8, 0, NULL);
+    return comm_agree(chain->context->comm, status, error);
+}
+
+/* Whether a line of the text is `line`. */
+static bool has_line(const char *text, const char *line)
+{
+    size_t length = strlen(line);
+    while (*text) {
+        size_t here = strcspn(text, "\n");
+        if (here == length && memcmp(text, line, length) == 0) return true;
+        text += here + (text[here] != 0);
+    }
+    return false;
+}
+
+static Status note_done(Chain *chain, const char *line, Error *error)
+{
+    size_t size = strlen(chain->done) + strlen(line) + 2;
+    char *longer = memory_alloc(size);
+    snprintf(longer, size, "%s%s\n", chain->done, line);
+    memory_free(chain->done);
+    chain->done = longer;
+    Status status = STATUS_OK;
+    if (comm_rank(chain->context->comm) == 0)
+        status = atomic_file_write_text(chain->steps, chain->done, error);
+    return comm_agree(chain->context->comm, status, error);
+}
+
+/* Rank 0 looks; all learn. */
+static bool is_there(const Chain *chain, const char *file)
+{
+    int64_t there = file && comm_rank(chain->context->comm) == 0 && access(file, R_OK) == 0;
+    comm_broadcast(chain->context->comm, &there, 1, DTYPE_I64, 0, NULL);
+    return there != 0;
+}
+
+/* Whether any rank was told to stop. Collective over COMM. */
+static bool must_stop(const JobContext *context)
+{
+    int64_t stop = run_stop_requested(context->run);
+    comm_all_reduce(context->comm, &stop, 1, DTYPE_I64, COMM_MAX, NULL);
+    return stop != 0;
+}
+
+static Status run_links(Chain *chain, const CurationChain *links, Error *error)
+{
+    JobContext *context = chain->context;
+    bool anew = context->options->no_resume;
+    Status status = STATUS_OK;
+    for (int i = 0; i < links->count && status == STATUS_OK; i++) {
+        ChainLink *link = &links->links[i];
+        char *line = curation_chain_text(link);
+        bool done = !anew && has_line(chain->done, line) && (!link->output || is_there(chain, link->output));
+        log_info(context->log, "step %d of %d%s: %s", i + 1, links->count, done ? ", done before" : "", line);
+        if (done) {
+            chain->done_before++;
+        } else if (must_stop(context)) {
+            status = status_fail(error, STATUS_REQUEUE, "stopped on request before step %d of %d", i + 1,
+                                 links->count);
+        } else {
+            anew = true;
+            if (context->options->no_resume) curation_chain_add_word(link, "--no-resume");
+            status = job_table_invoke(context, link->argc, link->argv, error);
+            if (status == STATUS_OK) status = note_done(chain, line, error);
+        }
+        memory_free(line);
+    }
+    return status;
+}
+
+static void tell(const Chain *chain, const CurationPlan *plan, int steps)
+{
+    const char *folder = chain->context->options->output_dir;
+    if (comm_rank(chain->context->comm) == 0)
+        printf("curation %s: %d steps, %d of them done before, in %s\n", plan->name, steps,
+               chain->done_before, folder);
+    cJSON *tree = cJSON_CreateObject();
+    cJSON_AddStringToObject(tree, "job", "curate run");
+    cJSON_AddStringToObject(tree, "name", plan->name);
+    cJSON_AddStringToObject(tree, "output", folder);
+    cJSON_AddNumberToObject(tree, "steps", steps);
+    cJSON_AddNumberToObject(tree, "done_before", chain->done_before);
+    job_curate_tell(chain->context, tree);
+}
+
+static Status run_plan(JobContext *context, const CurationPlan *plan, const CurationChain *links,
+                       Error *error)
+{
+    const char *folder = context->options->output_dir;
+    size_t size = strlen(folder) + sizeof "/steps.txt";
+    Chain chain = {.context = context, .steps = memory_alloc(size)};
+    snprintf(chain.steps, size, "%s/steps.txt", folder);
+    Status status = comm_rank(context->comm) == 0 ? run_folder_make_path(folder, error) : STATUS_OK;
+    status = comm_agree(context->comm, status, error);
+    if (status == STATUS_OK) status = run_start_manifest(context->run, folder, "manifest.json", "cpu", error);
+    if (status == STATUS_OK) status = read_done(&chain, error);
+    if (status == STATUS_OK) status = run_links(&chain, links, error);
+    if (status == STATUS_OK) tell(&chain, plan, links->count);
+    memory_free(chain.done);
+    memory_free(chain.steps);
+    return status;
+}
+
+static void print_chain(const JobContext *context, const CurationChain *links)
+{
+    for (int i = 0; i < links->count && comm_rank(context->comm) == 0; i++) {
+        char *line = curation_chain_text(&links->links[i]);
+        printf("%s\n", line);
+        memory_free(line);
+    }
+}
+
+/* The steps, and what the command line says of all of them. */
+static void make_links(CurationChain *links, const CurationPlan *plan, const Options *options)
+{
+    curation_chain_init(links, plan, options->output_dir);
+    for (int i = 0; i < links->count; i++) {
+        ChainLink *link = &links->links[i];
+        for (int f = 0; f < options->config_file_count; f++) {
+            curation_chain_add_word(link, "--config-file");
+            curation_chain_add_word(link, options->config_files[f]);
+        }
+        bool curates = strcmp(link->argv[1], "curate") == 0;
+        for (int o = 0; o < options->override_count; o++)
+            if (curates || strncmp(options->overrides[o], "curation.", sizeof "curation." - 1) != 0)
+                curation_chain_add_word(link, options->overrides[o]);
+    }
+}
+
+Status job_curate_run(JobContext *context, Error *error)
+{
+    const Options *options = context->options;
+    if (options->word_count != 2 || !options->output_dir)
+        return status_fail(error, STATUS_INPUT, "curate run needs CURATION.yaml and --output-dir DIR");
+    CurationPlan plan;
+    Status status = curation_plan_load(&plan, options->words[1], options_get(options, "data-root"), error);
+    status = comm_agree(context->comm, status, error);
+    if (status == STATUS_OK) {
+        CurationChain links;
+        make_links(&links, &plan, options);
+        if (options_get(options, "list"))
+            print_chain(context, &links);
+        else
+            status = run_plan(context, &plan, &links, error);
+        curation_chain_fini(&links);
+    }
+    curation_plan_fini(&plan);
+    return status;
+}

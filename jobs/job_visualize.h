@@ -1,0 +1,17 @@
+/* job_visualize.h - what the parts of `visualize` share. */
+#ifndef DINOBATCH_JOBS_JOB_VISUALIZE_H
+#define DINOBATCH_JOBS_JOB_VISUALIZE_H
+
+#include "job.h"
+
+/* The number that --NAME gives, from 1 to `most`; `fallback` where it is not given. STATUS_INPUT otherwise.
+ */
+Status job_visualize_number(const JobContext *context, const char *name, int64_t fallback, int64_t most,
+                            int64_t *value, Error *error);
+
+/* Contact sheets of a curation: rank 0 draws, the others wait. The outcome is agreed. Collective over COMM.
+ */
+Status job_visualize_duplicates(const JobContext *context, Error *error);
+Status job_visualize_neighbours(const JobContext *context, Error *error);
+
+#endif
