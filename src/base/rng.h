@@ -24,6 +24,7 @@ typedef enum {
     RNG_BENCH = 9,
     RNG_INDEX =
         10, /* samples of rows for search and k-means: step = what for (index_rows.h), index = place */
+    RNG_FEATURES = 11, /* drawn descriptors: step = what for (synthetic_features.c), index = number of it */
 } RngPurpose;
 
 typedef struct {
