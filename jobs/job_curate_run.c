@@ -21,25 +21,26 @@
 typedef struct {
     JobContext *context;
     char *steps; /* DIR/steps.txt; owned */
-    char *done;  /* its text, on all ranks; owned */
+    char *found; /* its text at the start, on all ranks; owned */
+    char *done;  /* lines of this chain's steps that are done; owned */
     int done_before;
 } Chain;
 
-static Status read_done(Chain *chain, Error *error)
+static Status read_found(Chain *chain, Error *error)
 {
     int64_t size = 0;
     FILE *file = comm_rank(chain->context->comm) == 0 ? fopen(chain->steps, "rbe") : NULL;
     if (file && fseek(file, 0, SEEK_END) == 0 && (size = ftell(file)) < 0) size = 0;
     comm_broadcast(chain->context->comm, &size, 1, DTYPE_I64, 0, NULL);
-    chain->done = memory_alloc((size_t)size + 1);
+    chain->found = memory_alloc((size_t)size + 1);
     Status status = STATUS_OK;
     if (file) {
         rewind(file);
-        if (fread(chain->done, 1, (size_t)size, file) != (size_t)size)
+        if (fread(chain->found, 1, (size_t)size, file) != (size_t)size)
             status = status_fail(error, STATUS_INPUT, "%s: cannot be read", chain->steps);
         fclose(file);
     }
-    comm_broadcast(chain->context->comm, chain->done, size, DTYPE_U8, 0, NULL);
+    comm_broadcast(chain->context->comm, chain->found, size, DTYPE_U8, 0, NULL);
     return comm_agree(chain->context->comm, status, error);
 }
 
@@ -55,17 +56,32 @@ static bool has_line(const char *text, const char *line)
     return false;
 }
 
-static Status note_done(Chain *chain, const char *line, Error *error)
+static void add_done(Chain *chain, const char *line)
 {
     size_t size = strlen(chain->done) + strlen(line) + 2;
     char *longer = memory_alloc(size);
     snprintf(longer, size, "%s%s\n", chain->done, line);
     memory_free(chain->done);
     chain->done = longer;
+}
+
+/* Before a step is done again what it, and those behind it, wrote by another command line counts no more. */
+static Status write_done(Chain *chain, Error *error)
+{
     Status status = STATUS_OK;
     if (comm_rank(chain->context->comm) == 0)
         status = atomic_file_write_text(chain->steps, chain->done, error);
     return comm_agree(chain->context->comm, status, error);
+}
+
+static Status run_link(Chain *chain, ChainLink *link, const char *line, Error *error)
+{
+    JobContext *context = chain->context;
+    if (context->options->no_resume) curation_chain_add_word(link, "--no-resume");
+    TRY(write_done(chain, error));
+    TRY(job_table_invoke(context, link->argc, link->argv, error));
+    add_done(chain, line);
+    return write_done(chain, error);
 }
 
 /* Rank 0 looks; all learn. */
@@ -92,18 +108,17 @@ static Status run_links(Chain *chain, const CurationChain *links, Error *error)
     for (int i = 0; i < links->count && status == STATUS_OK; i++) {
         ChainLink *link = &links->links[i];
         char *line = curation_chain_text(link);
-        bool done = !anew && has_line(chain->done, line) && (!link->output || is_there(chain, link->output));
+        bool done = !anew && has_line(chain->found, line) && (!link->output || is_there(chain, link->output));
         log_info(context->log, "step %d of %d%s: %s", i + 1, links->count, done ? ", done before" : "", line);
         if (done) {
             chain->done_before++;
+            add_done(chain, line);
         } else if (must_stop(context)) {
             status = status_fail(error, STATUS_REQUEUE, "stopped on request before step %d of %d", i + 1,
                                  links->count);
         } else {
             anew = true;
-            if (context->options->no_resume) curation_chain_add_word(link, "--no-resume");
-            status = job_table_invoke(context, link->argc, link->argv, error);
-            if (status == STATUS_OK) status = note_done(chain, line, error);
+            status = run_link(chain, link, line, error);
         }
         memory_free(line);
     }
@@ -130,14 +145,15 @@ static Status run_plan(JobContext *context, const CurationPlan *plan, const Cura
 {
     const char *folder = context->options->output_dir;
     size_t size = strlen(folder) + sizeof "/steps.txt";
-    Chain chain = {.context = context, .steps = memory_alloc(size)};
+    Chain chain = {.context = context, .steps = memory_alloc(size), .done = memory_strdup("")};
     snprintf(chain.steps, size, "%s/steps.txt", folder);
     Status status = comm_rank(context->comm) == 0 ? run_folder_make_path(folder, error) : STATUS_OK;
     status = comm_agree(context->comm, status, error);
     if (status == STATUS_OK) status = run_start_manifest(context->run, folder, "manifest.json", "cpu", error);
-    if (status == STATUS_OK) status = read_done(&chain, error);
+    if (status == STATUS_OK) status = read_found(&chain, error);
     if (status == STATUS_OK) status = run_links(&chain, links, error);
     if (status == STATUS_OK) tell(&chain, plan, links->count);
+    memory_free(chain.found);
     memory_free(chain.done);
     memory_free(chain.steps);
     return status;

@@ -43,15 +43,17 @@ options_of() {
 
 is_done() { [[ -f $folder/steps.txt ]] && grep -qxF -- "$1" "$folder/steps.txt"; }
 
-previous='' anew=0 kind='' members=() outputs=() words=()
+previous='' anew=0 kind='' members=() kept=() outputs=() words=()
 
 # Submits the steps of the group that are not done, as one job or an array, behind the one before.
 submit() {
   local number wanted=() index
   for number in "${members[@]}"; do
-    if ((anew)) || ! is_done "${steps[number - 1]}"; then wanted+=("$number"); fi
+    if ((anew)) || ! is_done "${steps[number - 1]}"; then wanted+=("$number"); else kept+=("${steps[number - 1]}"); fi
   done
   if ((${#wanted[@]} > 0)); then
+    # What these steps, and those behind them, wrote by other command lines counts no more.
+    ((anew)) || printf '%s\n' "${kept[@]+"${kept[@]}"}" | sed '/^$/d' >"$folder/steps.txt"
     options_of "$kind"
     options+=(--parsable --export=ALL --requeue --chdir="$PWD" --job-name="curate-$kind" --output="$folder/slurm/%x-%j.log")
     [[ -z $previous ]] || options+=("--dependency=afterok:$previous" --kill-on-invalid-dep=yes)

@@ -163,6 +163,9 @@ Test(curate_run, all_of_it_then_nothing_and_only_what_a_changed_key_touches)
     cr_assert_eq(result.exit_status, 0, "%s", result.err);
     cr_expect_eq(number_of(&result, "done_before"), 8, "training and seven sets of descriptors stay");
     process_result_fini(&result);
+    result = run("out", "--json");
+    cr_expect_eq(number_of(&result, "done_before"), 8, "what another key wrote does not count as done");
+    process_result_fini(&result);
 }
 
 Test(curate_run, after_a_kill_it_goes_on_to_the_same_result)

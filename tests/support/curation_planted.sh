@@ -10,10 +10,10 @@ out=${2:-runs/planted}
 plan=jobs/configs/curation/planted.yaml
 mkdir -p "$out" results/curation
 
-sed -E 's/^(copy_detection|retrieval):$/&\n  model: untrained/' "$plan" >"$out/untrained.yaml"
+sed 's/^copy_detection:$/&\n  model: untrained/' "$plan" >"$out/untrained.yaml"
 # No network: the block of its configuration goes, and so does the word on its layers.
-sed -E -e '/^  pretrain:$/,/^$/d' -e 's/^  words: .*/  words: [--resize, square]/' \
-  -e 's/^(copy_detection|retrieval):$/&\n  model: raw-pixels\n  settings: [evaluation.crop_size=32, evaluation.resize_size=32]/' \
+sed -e '/^  pretrain:$/,/^$/d' -e 's/^  words: .*/  words: [--resize, square]/' \
+  -e 's/^copy_detection:$/&\n  model: raw-pixels\n  settings: [evaluation.crop_size=32, evaluation.resize_size=32]/' \
   "$plan" >"$out/raw-pixels.yaml"
 cp "$plan" "$out/trained.yaml"
 
