@@ -257,7 +257,7 @@ lint:
 asan: setup
 	@bash tests/support/asan.sh
 
-## make fuzz         libFuzzer on pictures, YAML and tar files; FUZZ_SECONDS in all (default 600)
+## make fuzz         libFuzzer on pictures, YAML, tar files and safetensors; FUZZ_SECONDS in all (default 600)
 fuzz: setup
 	@bash tests/fuzz/fuzz.sh $(or $(FUZZ_SECONDS),600)
 

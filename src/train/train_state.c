@@ -402,9 +402,9 @@ static Status check_format(const char *path, Error *error)
         size_t ending = strlen(others[i]);
         if (length > ending && strcmp(path + length - ending, others[i]) == 0)
             return status_fail(error, STATUS_INPUT,
-                               "student.pretrained_weights: %s: expected an HDF5 checkpoint of this program; "
-                               "%s files cannot be read",
-                               path, others[i]);
+                               "student.pretrained_weights: %s: expected an HDF5 checkpoint of this program, "
+                               "not a %s file%s",
+                               path, others[i], i == 0 ? "; `dinobatch convert` makes one of it" : "");
     }
     return STATUS_OK;
 }

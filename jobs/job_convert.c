@@ -1,0 +1,290 @@
+/* job_convert.c - weights from and to safetensors files, under the names of the reference, of Hugging Face's
+ * transformers and of timm.
+ *
+ *   dinobatch convert FILE.safetensors CHECKPOINT.h5 [--heads N] [--image-size PIXELS]
+ *                     [--config-file FILE] [key=value ...]
+ *   dinobatch convert CHECKPOINT.h5|RUN_FOLDER FILE.safetensors [--which teacher|student]
+ *                     [--names reference|huggingface|timm] [--image-size PIXELS]
+ *   dinobatch convert SSCD.safetensors WEIGHTS.h5
+ *
+ * What comes in is a backbone: a checkpoint with a teacher alone, for all that evaluates and for
+ * student.pretrained_weights. No other direction, and no heads.
+ */
+#include "base/memory.h"
+#include "ckpt/descriptor_file.h"
+#include "ckpt/descriptor_weights.h"
+#include "ckpt/vit_weights.h"
+#include "data/data_spec.h"
+#include "eval/eval_model.h"
+#include "job.h"
+#include "job_convert_config.h"
+#include "run/version.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const OptionSpec job_convert_options[] = {
+    {"names", "reference|huggingface|timm",
+     "names of what is written as safetensors (default: reference); those of a file that is read are found "
+     "out",
+     false},
+    {"which", "teacher|student", "whose weights of a checkpoint (default: teacher)", false},
+    {"heads", "N", "attention heads of a file that is read (default: 64 numbers a head)", false},
+    {"image-size", "PIXELS", "resample the position embedding to pictures of this side", false},
+    {0},
+};
+
+typedef struct {
+    const char *from, *to;
+    bool writes_safetensors;
+    VitNaming naming;
+    CheckpointRole role;
+    int64_t heads, image_size; /* 0: not given */
+} Request;
+
+/* Weights with the network that they are of. */
+typedef struct {
+    Vit vit;
+    ParamTable table;
+    float *flat; /* owned */
+} Network;
+
+static bool ends_with(const char *text, const char *ending)
+{
+    size_t length = strlen(text), tail = strlen(ending);
+    return length > tail && strcmp(text + length - tail, ending) == 0;
+}
+
+static Status parse_number(const Options *options, const char *name, int64_t *value, Error *error)
+{
+    const char *text = options_get(options, name);
+    if (!text) return STATUS_OK;
+    *value = data_spec_number(text, strlen(text));
+    if (*value >= 1) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "--%s %s: expected a number from 1", name, text);
+}
+
+static Status parse(const Options *options, Request *request, Error *error)
+{
+    const char *names = options_get(options, "names"), *which = options_get(options, "which");
+    *request = (Request){.from = options->words[0], .to = options->words[1]};
+    request->writes_safetensors = ends_with(request->to, ".safetensors");
+    if (!request->writes_safetensors && !ends_with(request->to, ".h5"))
+        return status_fail(error, STATUS_INPUT, "%s: expected FILE.safetensors or FILE.h5 to write",
+                           request->to);
+    TRY(parse_number(options, "heads", &request->heads, error));
+    TRY(parse_number(options, "image-size", &request->image_size, error));
+    if (!request->writes_safetensors && (names || which))
+        return status_fail(error, STATUS_INPUT, "--%s is for writing FILE.safetensors",
+                           names ? "names" : "which");
+    if (request->writes_safetensors && request->heads)
+        return status_fail(error, STATUS_INPUT, "--heads is for reading FILE.safetensors");
+    TRY(vit_names_parse(&request->naming, names, error));
+    return eval_model_role(&request->role, which, error);
+}
+
+/* --- another grid --- */
+
+static Status check_grid(const Vit *vit, int64_t image_size, Error *error)
+{
+    int64_t patch = vit->config.patch_size;
+    if (image_size % patch == 0 && image_size / patch <= VIT_WEIGHTS_GRID_MAX) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT,
+                       "--image-size %lld: expected a multiple of the patch size %lld, up to %lld",
+                       (long long)image_size, (long long)patch, (long long)patch * VIT_WEIGHTS_GRID_MAX);
+}
+
+/* `other` = the same network for pictures of that side; network_fini. */
+static Status resample(const Vit *vit, const ParamTable *table, const float *flat, int64_t image_size,
+                       Network *other, Error *error)
+{
+    TRY(check_grid(vit, image_size, error));
+    VitConfig config = vit->config;
+    config.img_size = image_size;
+    param_table_init(&other->table);
+    vit_build(&other->vit, &config, &other->table);
+    other->flat = memory_alloc_array((size_t)other->table.flat_count, sizeof *other->flat);
+    Device *host = device_open_host();
+    Ops *ops = ops_create(host, &(OpsLimits){.max_seqlen = VIT_WEIGHTS_GRID_MAX}, &(OpsOptions){0});
+    vit_weights_resample(vit, table, flat, &other->vit, &other->table, other->flat, ops);
+    ops_destroy(ops);
+    device_close(host);
+    return STATUS_OK;
+}
+
+static void network_fini(Network *network)
+{
+    if (network->vit.blocks) {
+        vit_fini(&network->vit);
+        param_table_fini(&network->table);
+    }
+    memory_free(network->flat);
+    *network = (Network){0};
+}
+
+/* --- telling --- */
+
+static void print_result(const JobContext *context, const Request *request, const VitConfig *v,
+                         VitNaming naming)
+{
+    if (comm_rank(context->comm) != 0) return;
+    const char *names = vit_names_word(naming), *layer = v->swiglu ? "swiglufused" : "mlp";
+    if (!context->json) {
+        printf("%s: %lld blocks of %lld, %lld heads, %s, patches of %lld, %lld registers, native at %lld "
+               "pixels; %s names in the safetensors file\n",
+               request->to, (long long)v->depth, (long long)v->embed_dim, (long long)v->num_heads, layer,
+               (long long)v->patch_size, (long long)v->num_register_tokens, (long long)v->img_size, names);
+        return;
+    }
+    cJSON *tree = cJSON_CreateObject();
+    cJSON_AddStringToObject(tree, "job", "convert");
+    cJSON_AddStringToObject(tree, "output", request->to);
+    cJSON_AddStringToObject(tree, "names", names);
+    cJSON_AddNumberToObject(tree, "depth", (double)v->depth);
+    cJSON_AddNumberToObject(tree, "embed_dim", (double)v->embed_dim);
+    cJSON_AddNumberToObject(tree, "num_heads", (double)v->num_heads);
+    cJSON_AddStringToObject(tree, "ffn_layer", layer);
+    cJSON_AddNumberToObject(tree, "patch_size", (double)v->patch_size);
+    cJSON_AddNumberToObject(tree, "registers", (double)v->num_register_tokens);
+    cJSON_AddNumberToObject(tree, "image_size", (double)v->img_size);
+    char *text = cJSON_PrintUnformatted(tree);
+    puts(text);
+    cJSON_free(text);
+    cJSON_Delete(tree);
+}
+
+/* --- out --- */
+
+/* Rank 0 writes. Collective over COMM. */
+static Status write_safetensors(const JobContext *context, const Request *request, EvalModel *model,
+                                Error *error)
+{
+    Network other = {0};
+    Status status = STATUS_OK;
+    bool resampled = request->image_size && request->image_size != model->vit.config.img_size;
+    if (resampled)
+        status = resample(&model->vit, &model->table, model->flat, request->image_size, &other, error);
+    if (status == STATUS_OK && comm_rank(context->comm) == 0)
+        status = vit_weights_save(request->to, request->naming, resampled ? &other.table : &model->table,
+                                  resampled ? other.flat : model->flat, error);
+    status = comm_agree(context->comm, status, error);
+    if (status == STATUS_OK)
+        print_result(context, request, resampled ? &other.vit.config : &model->vit.config, request->naming);
+    network_fini(&other);
+    return status;
+}
+
+static Status export_checkpoint(const JobContext *context, const Request *request, Error *error)
+{
+    EvalModel model;
+    Status status = eval_model_load(&model, request->from, request->role, context->options, context->comm,
+                                    context->log, error);
+    if (status == STATUS_OK) status = write_safetensors(context, request, &model, error);
+    eval_model_fini(&model);
+    return status;
+}
+
+/* --- in --- */
+
+static Status import_descriptor(const JobContext *context, const Request *request,
+                                const SafetensorsFile *file, const ResnetConfig *config, Error *error)
+{
+    PixelNorm norm = pixel_levels_imagenet();
+    DescriptorMeta meta = {.config = *config};
+    for (int c = 0; c < 3; c++) {
+        meta.mean[c] = norm.mean[c];
+        meta.std[c] = norm.std[c];
+    }
+    const char *name = strrchr(request->from, '/');
+    snprintf(meta.source, sizeof meta.source, "%s", name ? name + 1 : request->from);
+    Resnet resnet;
+    ParamTable table;
+    float *flat;
+    param_table_init(&table);
+    resnet_build(&resnet, config, &table);
+    Status status = comm_agree(context->comm, descriptor_weights_load(file, &table, &flat, error), error);
+    if (status == STATUS_OK)
+        status = descriptor_file_save(request->to, &meta, &table, flat, context->comm, error);
+    if (status == STATUS_OK && comm_rank(context->comm) == 0)
+        printf("%s: %s, %lld numbers\n", request->to, descriptor_file_arch(config->arch),
+               (long long)config->dims);
+    memory_free(flat);
+    param_table_fini(&table);
+    return status;
+}
+
+/* Every rank for itself: the weights of the file, under the configuration that they make. */
+static Status read_network(const JobContext *context, const Request *request, const SafetensorsFile *file,
+                           Network *network, Config *config, VitNaming *naming, Error *error)
+{
+    VitNames names;
+    VitConfig found;
+    TRY(vit_names_detect(&names, file, error));
+    *naming = names.naming;
+    TRY(vit_weights_describe(file, &names, &found, error));
+    TRY(job_convert_heads(&found, request->heads, file->path, error));
+    TRY(job_convert_config(config, &found, context->options, &found, error));
+    param_table_init(&network->table);
+    vit_build(&network->vit, &found, &network->table);
+    TRY(vit_weights_load(file, &names, &network->table, &network->flat, error));
+    if (!request->image_size || request->image_size == found.img_size) return STATUS_OK;
+    Network other = {0};
+    TRY(resample(&network->vit, &network->table, network->flat, request->image_size, &other, error));
+    network_fini(network);
+    *network = other;
+    return job_convert_image_size(config, request->image_size, error);
+}
+
+/* Collective over COMM. */
+static Status save_network(const JobContext *context, const Request *request, const Network *network,
+                           const Config *config, Error *error)
+{
+    char *text = config_dump(config);
+    ShardMap map;
+    shard_map_init_whole(&map, &network->table, context->comm);
+    CheckpointState state = {.map = &map, .teacher = network->flat};
+    job_convert_meta(&state.meta, config, &network->vit.config, text);
+    Status status = checkpoint_save_teacher(request->to, &state, context->comm, error);
+    shard_map_fini(&map);
+    memory_free(text);
+    return status;
+}
+
+static Status import_network(const JobContext *context, const Request *request, const SafetensorsFile *file,
+                             Error *error)
+{
+    Network network = {0};
+    Config config;
+    VitNaming naming = VIT_NAMES_REFERENCE;
+    config_init(&config);
+    Status status = read_network(context, request, file, &network, &config, &naming, error);
+    status = comm_agree(context->comm, status, error);
+    if (status == STATUS_OK) status = save_network(context, request, &network, &config, error);
+    if (status == STATUS_OK) print_result(context, request, &network.vit.config, naming);
+    network_fini(&network);
+    config_fini(&config);
+    return status;
+}
+
+static Status import_safetensors(const JobContext *context, const Request *request, Error *error)
+{
+    SafetensorsFile file;
+    ResnetConfig config;
+    Status status = comm_agree(context->comm, safetensors_open(&file, request->from, error), error);
+    if (status == STATUS_OK && descriptor_weights_detect(&file, &config))
+        status = import_descriptor(context, request, &file, &config, error);
+    else if (status == STATUS_OK)
+        status = import_network(context, request, &file, error);
+    safetensors_close(&file);
+    return status;
+}
+
+Status job_convert(JobContext *context, Error *error)
+{
+    Request request;
+    TRY(parse(context->options, &request, error));
+    return request.writes_safetensors ? export_checkpoint(context, &request, error)
+                                      : import_safetensors(context, &request, error);
+}
