@@ -86,7 +86,7 @@ MPI_CFLAGS  = $(shell pkg-config --cflags ompi-c 2>/dev/null)
 MPI_LIBS    = $(shell pkg-config --libs ompi-c 2>/dev/null)
 PKG_CFLAGS  = $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS    = $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
-HOST_LIBS   = $(PKG_LIBS) $(MPI_LIBS) $(FAISS_LIBS) -ldnnl -lpthread -lm
+HOST_LIBS   = $(PKG_LIBS) $(MPI_LIBS) $(FAISS_LIBS) -llbfgs -ldnnl -lpthread -lm
 LDLIBS      = $(HOST_LIBS) $(if $(filter 1,$(CUDA)),$(CUDA_LIBS))
 
 # Root may run mpirun in containers; two slots must hold four ranks in tests; threads of a rank must not share a core.

@@ -4,15 +4,11 @@
  *                          [--untrained] [--raw-pixels]
  *   dinobatch evaluate knn --train-features FILE --val-features FILE
  *
- * Writes knn.json and knn.h5 (kind `result`) into --output-dir.
+ * The others are job_evaluate_<name>.c. Writes knn.json and knn.h5 (kind `result`) into --output-dir.
  */
-#include "base/atomic_file.h"
 #include "base/memory.h"
 #include "eval/eval_knn.h"
-#include "eval/eval_model.h"
-#include "features/features_file.h"
-#include "h5/result_file.h"
-#include "job.h"
+#include "evaluate_job.h"
 #include "job_threads.h"
 #include "run/version.h"
 
@@ -28,8 +24,9 @@ const OptionSpec job_evaluate_options[] = {
     {"val-data", "SPEC", "labelled images that are classified (default: evaluation.val_dataset_path)", false},
     {"train-features", "FILE", "features that vote, in place of a model and images", false},
     {"val-features", "FILE", "features that are classified", false},
-    {"untrained", NULL, "also the same network with its initial weights", false},
-    {"raw-pixels", NULL, "also the pixels themselves, 32 x 32 at most", false},
+    {"test-data", "SPEC", "linear: labelled images that the chosen classifier is measured on, too", true},
+    {"untrained", NULL, "knn: also the same network with its initial weights", false},
+    {"raw-pixels", NULL, "knn: also the pixels themselves, 32 x 32 at most", false},
     {0},
 };
 
@@ -58,16 +55,6 @@ static Row *add_row(Report *report, const char *name)
 
 /* --- on a model and images --- */
 
-static Status take_data(const JobContext *context, Config *config, Error *error)
-{
-    const char *train = options_get(context->options, "train-data");
-    const char *val = options_get(context->options, "val-data");
-    if (train)
-        TRY(config_override_text(config, "evaluation.train_dataset_path", train, "--train-data", error));
-    if (val) TRY(config_override_text(config, "evaluation.val_dataset_path", val, "--val-data", error));
-    return STATUS_OK;
-}
-
 static Status run_untrained(EvalKnn *eval, Device *device, const Config *config, Report *report, Error *error)
 {
     EvalModel model;
@@ -86,12 +73,12 @@ static Status run_untrained(EvalKnn *eval, Device *device, const Config *config,
 static Status run_rows(const JobContext *context, const Config *config, const EvalModel *model,
                        Report *report, Error *error)
 {
-    EvalKnnParams params = {.config = config,
-                            .comm = context->comm,
-                            .log = context->log,
-                            .device = context->device,
-                            .raw_only = !model && !options_get(context->options, "untrained"),
-                            .threads = job_threads(context, config)};
+    EvalParams params = {.config = config,
+                         .comm = context->comm,
+                         .log = context->log,
+                         .device = context->device,
+                         .raw_only = !model && !options_get(context->options, "untrained"),
+                         .threads = job_threads(context, config)};
     EvalKnn *eval = NULL;
     TRY(eval_knn_create(&eval, &params, error));
     Status status = STATUS_OK;
@@ -122,20 +109,16 @@ static Status run_on_images(JobContext *context, Report *report, Error *error)
                 error, STATUS_INPUT,
                 "evaluate knn needs --model PATH, or --train-features and --val-features, or a "
                 "baseline (--untrained, --raw-pixels)");
-        TRY(take_data(context, context->config, error));
+        TRY(evaluate_job_take_data(context, context->config, error));
         report->config = config_dump(context->config);
         snprintf(report->subject, sizeof report->subject, "no checkpoint");
         return run_rows(context, context->config, NULL, report, error);
     }
-    CheckpointRole role;
-    TRY(eval_model_role(&role, options_get(context->options, "which"), error));
     EvalModel model;
-    Status status = eval_model_load(&model, path, role, context->options, context->comm, context->log, error);
-    if (status == STATUS_OK) status = take_data(context, &model.config, error);
+    Status status = evaluate_job_load(context, &model, error);
     if (status == STATUS_OK) {
         report->config = config_dump(&model.config);
         snprintf(report->subject, sizeof report->subject, "%s", model.path);
-        eval_model_place(&model, context->device);
         status = run_rows(context, &model.config, &model, report, error);
     }
     eval_model_fini(&model);
@@ -144,60 +127,24 @@ static Status run_on_images(JobContext *context, Report *report, Error *error)
 
 /* --- on features --- */
 
-/* This rank's part of a file. Not collective. */
-static Status read_part(const FeaturesFile *file, const char *path, int rank, int ranks, FeatureRows *rows,
-                        Error *error)
-{
-    if (file->meta.views > 1)
-        return status_fail(error, STATUS_INPUT,
-                           "%s: has %lld views of each picture; k-NN wants features without --views", path,
-                           (long long)file->meta.views);
-    if (file->meta.upside_down)
-        return status_fail(error, STATUS_INPUT, "%s: is of pictures upside down", path);
-    int64_t first = file->n * rank / ranks, last = file->n * (rank + 1) / ranks;
-    feature_rows_init(rows, last - first, file->d);
-    rows->count = last - first;
-    TRY(features_file_read(file, first, rows->count, rows->values, rows->labels, error));
-    for (int64_t i = 0; i < rows->count; i++)
-        if (rows->labels[i] < 0 || rows->labels[i] >= file->classes)
-            return status_fail(error, STATUS_INPUT, "%s: row %lld has no label, and k-NN needs one", path,
-                               (long long)(first + i));
-    return STATUS_OK;
-}
-
-/* Collective over COMM. */
-static Status read_features(const JobContext *context, const char *path, FeatureRows *rows, int64_t *classes,
-                            Error *error)
-{
-    FeaturesFile file = {0};
-    Status status = features_file_open(&file, path, error);
-    if (status == STATUS_OK) {
-        *classes = file.classes > *classes ? file.classes : *classes;
-        status = read_part(&file, path, comm_rank(context->comm), comm_size(context->comm), rows, error);
-        features_file_close(&file);
-    }
-    TRY(comm_agree(context->comm, status, error));
-    feature_rows_number(rows, context->comm);
-    return STATUS_OK;
-}
-
 static Status run_on_features(const JobContext *context, const char *train_path, const char *val_path,
                               Report *report, Error *error)
 {
     if (!train_path || !val_path)
         return status_fail(error, STATUS_INPUT, "--train-features and --val-features go together");
-    EvalKnnParams params = {.config = context->config,
-                            .comm = context->comm,
-                            .log = context->log,
-                            .threads = job_threads(context, context->config)};
+    EvalParams params = {.config = context->config,
+                         .comm = context->comm,
+                         .log = context->log,
+                         .threads = job_threads(context, context->config)};
     FeatureRows train = {0}, val = {0};
     int64_t classes = 0;
     report->config = config_dump(context->config);
     snprintf(report->subject, sizeof report->subject, "%s, %s", train_path, val_path);
     Row *row = add_row(report, "features");
     snprintf(row->label, sizeof row->label, "features");
-    Status status = read_features(context, train_path, &train, &classes, error);
-    if (status == STATUS_OK) status = read_features(context, val_path, &val, &classes, error);
+    Status status = evaluate_job_read_features(context, train_path, "k-NN", &train, &classes, error);
+    if (status == STATUS_OK)
+        status = evaluate_job_read_features(context, val_path, "k-NN", &val, &classes, error);
     if (status == STATUS_OK) status = eval_knn_vote(&params, &train, &val, classes, &row->result, error);
     feature_rows_fini(&train);
     feature_rows_fini(&val);
@@ -209,6 +156,20 @@ static Status run_on_features(const JobContext *context, const char *train_path,
 static double chance(const Report *report)
 {
     return 100.0 / (double)report->rows[0].result.classes;
+}
+
+/* Lines with mean and spread where few images of a class vote. */
+static void print_few(const Row *row)
+{
+    for (int f = 0; f < row->result.few_count; f++) {
+        const EvalKnnFew *few = &row->result.few[f];
+        printf("%-32s  %lld of each class, %lld tries:", row->label, (long long)few->per_class,
+               (long long)row->result.tries);
+        for (int i = 0; i < few->count; i++)
+            printf("  k = %lld %.2f +- %.2f", (long long)few->k[i], 100.0 * few->mean[i].top1,
+                   100.0 * few->spread[i].top1);
+        printf("\n");
+    }
 }
 
 static void print_table(const Report *report)
@@ -229,6 +190,8 @@ static void print_table(const Report *report)
             printf("  %7.2f  ", 100.0 * report->rows[r].result.score[i].top1);
     }
     printf("\n");
+    for (int r = 0; r < report->count; r++)
+        print_few(&report->rows[r]);
     fflush(stdout);
 }
 
@@ -253,58 +216,35 @@ static char *report_json(const Report *report)
     return copy;
 }
 
-enum { FIGURES_PER_K = 3, FIGURES_MAX = ROWS_MAX * CONFIG_LIST_MAX * FIGURES_PER_K, FIGURE_NAME = 96 };
+enum { FIGURES_MAX = ROWS_MAX * EVAL_KNN_FIGURES_MAX, FIGURE_NAME = EVAL_KNN_NAME_BYTES + 16 };
 
-static Status write_result(const Report *report, const char *path, Error *error)
+/* knn.json and knn.h5 in `folder`. */
+static Status write_files(const Report *report, const char *folder, const char *json, Error *error)
 {
-    char(*names)[FIGURE_NAME] = memory_alloc(FIGURES_MAX * sizeof *names);
+    char(*names)[FIGURE_NAME] = memory_alloc_array(FIGURES_MAX, sizeof *names);
     Figure *figures = memory_alloc_array(FIGURES_MAX, sizeof *figures);
+    EvalKnnFigure *of_row = memory_alloc_array(EVAL_KNN_FIGURES_MAX, sizeof *of_row);
     int64_t count = 0;
     for (int r = 0; r < report->count; r++) {
-        const EvalKnnResult *result = &report->rows[r].result;
-        for (int i = 0; i < result->count; i++) {
-            const char *words[FIGURES_PER_K] = {"top1", "top5", "top1_per_class"};
-            double values[FIGURES_PER_K] = {result->score[i].top1, result->score[i].top5,
-                                            result->score[i].top1_per_class};
-            for (int f = 0; f < FIGURES_PER_K; f++, count++) {
-                char name[EVAL_KNN_NAME_BYTES];
-                eval_knn_name(name, words[f], result->k[i]);
-                snprintf(names[count], FIGURE_NAME, "%s%s%s", r ? report->rows[r].name : "", r ? "_" : "",
-                         name);
-                figures[count] = (Figure){.name = names[count],
-                                          .unit = "%",
-                                          .value = 100.0 * values[f],
-                                          .published = NAN,
-                                          .source = ""};
-            }
+        int found = eval_knn_figures(&report->rows[r].result, of_row);
+        for (int i = 0; i < found; i++, count++) {
+            snprintf(names[count], FIGURE_NAME, "%s%s%s", r ? report->rows[r].name : "", r ? "_" : "",
+                     of_row[i].name);
+            figures[count] = (Figure){
+                .name = names[count], .unit = "%", .value = of_row[i].value, .published = NAN, .source = ""};
         }
     }
+    memory_free(of_row);
     Result result = {.job = "evaluate knn",
                      .subject = report->subject,
                      .config = report->config,
                      .version = version_number(),
                      .figures = figures,
                      .count = count};
-    Status status = result_file_write(path, &result, error);
+    Status status = evaluate_job_write(folder, "knn", json, &result, error);
     memory_free(figures);
     memory_free(names);
     return status;
-}
-
-/* knn.json and knn.h5 in `folder`. */
-static Status write_files(const Report *report, const char *folder, const char *json, Error *error)
-{
-    char path[CHECKPOINT_PATH_MAX];
-    TRY(atomic_file_make_folder(folder, error));
-    snprintf(path, sizeof path, "%s/knn.json", folder);
-    size_t size = strlen(json) + 2;
-    char *line = memory_alloc(size);
-    snprintf(line, size, "%s\n", json);
-    Status status = atomic_file_write_text(path, line, error);
-    memory_free(line);
-    TRY(status);
-    snprintf(path, sizeof path, "%s/knn.h5", folder);
-    return write_result(report, path, error);
 }
 
 static Status tell(const JobContext *context, const Report *report, Error *error)
@@ -321,10 +261,8 @@ static Status tell(const JobContext *context, const Report *report, Error *error
     return comm_agree(context->comm, status, error);
 }
 
-Status job_evaluate(JobContext *context, Error *error)
+static Status evaluate_knn(JobContext *context, Error *error)
 {
-    const char *what = context->options->words[0];
-    if (strcmp(what, "knn") != 0) return status_fail(error, STATUS_INPUT, "evaluate %s: expected knn", what);
     const char *train = options_get(context->options, "train-features");
     const char *val = options_get(context->options, "val-features");
     Report report = {0};
@@ -333,4 +271,13 @@ Status job_evaluate(JobContext *context, Error *error)
     if (status == STATUS_OK) status = tell(context, &report, error);
     memory_free(report.config);
     return status;
+}
+
+Status job_evaluate(JobContext *context, Error *error)
+{
+    const char *what = context->options->words[0];
+    if (strcmp(what, "knn") == 0) return evaluate_knn(context, error);
+    if (strcmp(what, "logreg") == 0) return job_evaluate_logreg(context, error);
+    if (strcmp(what, "linear") == 0) return job_evaluate_linear(context, error);
+    return status_fail(error, STATUS_INPUT, "evaluate %s: expected knn, linear or logreg", what);
 }

@@ -238,7 +238,7 @@ static FeatureExtractor extractor_of(const JobContext *context, const Request *r
 {
     FeatureExtractor extractor = {.kind = request->kind,
                                   .grid = request->grid,
-                                  .input = eval_knn_input(model->config),
+                                  .input = eval_sets_input(model->config),
                                   .views = &request->views,
                                   .backbone = &model->checkpoint.backbone,
                                   .log = context->log,
@@ -409,7 +409,7 @@ Status job_extract(JobContext *context, Error *error)
     DataSet *set = NULL;
     Status status = load_model(&model, context, &request, error);
     if (status == STATUS_OK) {
-        status = eval_knn_open_data(&set, request.data, model.config->evaluation.limit, error);
+        status = eval_sets_open_data(&set, request.data, model.config->evaluation.limit, error);
         status = comm_agree(context->comm, status, error);
     }
     if (status == STATUS_OK) {

@@ -75,11 +75,11 @@ static Status open_evaluation(JobContext *context, Evaluation *evaluation, Error
     bool wanted = config->evaluation.eval_period_iterations > 0 && config->evaluation.train_dataset_path[0] &&
                   config->evaluation.val_dataset_path[0];
     if (!wanted) return STATUS_OK;
-    EvalKnnParams params = {.config = config,
-                            .comm = context->comm,
-                            .log = context->log,
-                            .device = context->device,
-                            .threads = omp_get_max_threads()};
+    EvalParams params = {.config = config,
+                         .comm = context->comm,
+                         .log = context->log,
+                         .device = context->device,
+                         .threads = omp_get_max_threads()};
     return eval_knn_create(&evaluation->knn, &params, error);
 }
 

@@ -187,7 +187,7 @@ static Status draw_pca(const JobContext *context, const PcaRequest *request, con
     int64_t size;
     TRY(input_size(request, model, &size, error));
     DataSet *set = NULL;
-    TRY(eval_knn_open_data(&set, request->data, request->count, error));
+    TRY(eval_sets_open_data(&set, request->data, request->count, error));
     EvalLoaderParams params = {.resize_size = size,
                                .crop_size = size,
                                .batch_size = data_set_count(set),

@@ -64,6 +64,8 @@ typedef enum { CONFIG_ON_ERROR_STOP, CONFIG_ON_ERROR_CONTINUE } ConfigOnError;
 
 typedef enum { CONFIG_DECODE_EXACT, CONFIG_DECODE_SCALED } ConfigDecode;
 
+typedef enum { CONFIG_GRID_CODE, CONFIG_GRID_PAPER } ConfigLinearGrid;
+
 typedef enum { CONFIG_LINKS_POOL, CONFIG_LINKS_NONE } ConfigLinks;
 
 typedef enum { CONFIG_CLUSTER_ROWS, CONFIG_CLUSTER_PLUS_PLUS } ConfigClusterInit;
@@ -201,10 +203,19 @@ typedef struct {
         char *train_dataset_path, *val_dataset_path;
         ConfigList knn_k;
         double knn_temperature;
+        ConfigList n_per_class_list; /* -1: all */
+        int64_t n_tries;
         int64_t batch_size;
         int64_t resize_size; /* 0: crop size * 256 / 224, rounded */
         int64_t crop_size;   /* 0: crops.global_crops_size */
         int64_t limit;       /* images of each data set; 0: all */
+        double logreg_c_log10[2];
+        int64_t logreg_c_count, logreg_max_iterations;
+        ConfigLinearGrid linear_grid;
+        double linear_learning_rate; /* 0: those of the grid */
+        ConfigList linear_last_blocks;
+        int64_t linear_batch_size; /* of all ranks */
+        int64_t linear_iterations, linear_save_iterations;
     } evaluation;
     struct {
         int64_t period; /* iterations; 0: three epochs, the reference's rule */

@@ -1,8 +1,10 @@
 /* eval_knn.h - the k-NN evaluation of a backbone on a labelled training and validation set.
  *
  * Source: dinov2/eval/knn.py (eval_knn). Features of both sets, then the weighted vote of knn.h for every k
- * of evaluation.knn_k. Data sets are opened and checked once, so that a training run that evaluates itself
- * every so many iterations learns of unusable settings before its first step.
+ * of evaluation.knn_k, with all training rows (-1 in evaluation.n_per_class_list) or so many of each class.
+ * DEVIATION: which rows the tries of the latter draw is decided by our generator. Data sets are opened and
+ * checked once, so that a training run that evaluates itself every so many iterations learns of unusable
+ * settings before its first step.
  *
  *     TRY(eval_knn_create(&eval, &params, error));
  *     ...
@@ -15,46 +17,39 @@
 #ifndef DINOBATCH_EVAL_EVAL_KNN_H
 #define DINOBATCH_EVAL_EVAL_KNN_H
 
-#include "config/config.h"
+#include "eval/eval_sets.h"
 #include "eval/knn.h"
-#include "features/feature_extractor.h"
+
+/* The vote of a bank of so many rows of each class, over evaluation.n_tries drawings. */
+typedef struct {
+    int64_t per_class;
+    int count;                      /* of k: those of evaluation.knn_k that are not larger, and per_class */
+    int64_t k[CONFIG_LIST_MAX + 1]; /* rising */
+    KnnScore mean[CONFIG_LIST_MAX + 1];
+    KnnScore spread[CONFIG_LIST_MAX + 1]; /* standard deviation over the tries; 0 for one */
+} EvalKnnFew;
 
 /* Figures of one evaluation, the same on all ranks. */
 typedef struct {
-    int count; /* of k */
+    int count; /* of k, with the whole bank; 0: not asked for */
     int64_t k[CONFIG_LIST_MAX];
     KnnScore score[CONFIG_LIST_MAX];
+    int few_count;
+    EvalKnnFew few[CONFIG_LIST_MAX];
+    int64_t tries;
     double temperature;
     int64_t train_images, val_images, classes;
     int64_t skipped; /* images that could not be read */
     double seconds;
 } EvalKnnResult;
 
-/* What both ways need. All borrowed. */
-typedef struct {
-    const Config *config; /* evaluation.*, train.num_workers, crops.global_crops_size */
-    Comm *comm;
-    Log *log;
-    Device *device; /* where networks compute, their weights included */
-    bool raw_only;  /* no network will be evaluated: the crop may have any size */
-    int threads;    /* of this rank, for operations; 0: what OpenMP would use */
-} EvalKnnParams;
-
 typedef struct EvalKnn EvalKnn;
-
-/* How the evaluation makes the network's input: evaluation.{resize,crop,batch}_size with their zeros
- * resolved. */
-FeatureInput eval_knn_input(const Config *config);
-
-/* A data set as evaluation.limit wants it: of more images than that, every so manieth. Owned by the caller.
- * Not collective. */
-Status eval_knn_open_data(DataSet **set, const char *spec, int64_t limit, Error *error);
 
 /* Opens evaluation.{train,val}_dataset_path. STATUS_INPUT, the same on all ranks: a crop that
  * student.patch_size does not divide, a set that cannot be opened, images without labels, classes of the
  * validation set that the training set lacks, fewer training images than the largest k. Collective over COMM.
  */
-Status eval_knn_create(EvalKnn **out, const EvalKnnParams *params, Error *error);
+Status eval_knn_create(EvalKnn **out, const EvalParams *params, Error *error);
 void eval_knn_destroy(EvalKnn *eval);
 
 /* One evaluation. `backbone` is not read for FEATURE_RAW_PIXELS, whose rows lose the training set's mean row
@@ -63,15 +58,27 @@ Status eval_knn_run(EvalKnn *eval, FeatureKind kind, const FeatureBackbone *back
                     Error *error);
 
 /* The vote alone, on features from anywhere; both are normalised in place. Labels lie in [0, classes).
- * STATUS_INPUT when columns differ or the bank is smaller than the largest k. Collective over COMM. */
-Status eval_knn_vote(const EvalKnnParams *params, FeatureRows *train, FeatureRows *val, int64_t classes,
+ * STATUS_INPUT when columns differ or a bank is smaller than its
+ * largest k. Collective over COMM. */
+Status eval_knn_vote(const EvalParams *params, FeatureRows *train, FeatureRows *val, int64_t classes,
                      EvalKnnResult *result, Error *error);
 
 /* One JSON object: knn_top1_k20 and so on in percent, the settings, the counts. memory_free. */
 char *eval_knn_json(const EvalKnnResult *result);
 
-/* "knn_top1_k20" of result->k[i]. */
-enum { EVAL_KNN_NAME_BYTES = 48 };
-void eval_knn_name(char name[EVAL_KNN_NAME_BYTES], const char *figure, int64_t k);
+enum {
+    EVAL_KNN_NAME_BYTES = 64,
+    EVAL_KNN_FIGURES_MAX = 3 * CONFIG_LIST_MAX + 6 * CONFIG_LIST_MAX * (CONFIG_LIST_MAX + 1)
+};
+
+/* In percent. "knn_top1_k20"; of few rows of a class "knn_top1_k5_of_10_per_class" and the same with
+ * "_spread". */
+typedef struct {
+    char name[EVAL_KNN_NAME_BYTES];
+    double value;
+} EvalKnnFigure;
+
+/* All figures into figures[EVAL_KNN_FIGURES_MAX]; returns their number. */
+int eval_knn_figures(const EvalKnnResult *result, EvalKnnFigure *figures);
 
 #endif

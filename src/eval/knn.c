@@ -12,7 +12,6 @@ enum {
     QUERY_BLOCK = 256, /* queries of one product */
     BANK_BLOCK = 2048, /* bank rows of one product */
     SCAN = 16,         /* similarities that are compared with the threshold at once */
-    TOP = 5,
 };
 
 static const float NORM_EPS = 1e-12f;
@@ -234,45 +233,11 @@ int64_t knn_predict(const float *votes, int64_t classes)
     return best;
 }
 
-/* Classes that come before `label` when sorted by votes, then by number. */
-static int64_t place_of(const float *votes, int64_t classes, int64_t label)
-{
-    int64_t before = 0;
-    for (int64_t c = 0; c < classes; c++)
-        before += votes[c] > votes[label] || (votes[c] == votes[label] && c < label);
-    return before;
-}
-
 void knn_score(KnnScore *score, Comm *comm, const float *votes, const int64_t *labels, int64_t n,
                int64_t classes)
 {
-    /* tested, right, among the five: per class, and one more for labels that nothing can vote for */
-    int64_t cells = classes + 1;
-    int64_t *counts = memory_alloc_array((size_t)(3 * cells), sizeof *counts);
-    for (int64_t q = 0; q < n; q++) {
-        bool known = labels[q] >= 0 && labels[q] < classes;
-        int64_t cell = known ? labels[q] : classes;
-        counts[cell]++;
-        if (!known || votes[q * classes + cell] <= 0.0f) continue;
-        int64_t place = place_of(votes + q * classes, classes, cell);
-        counts[cells + cell] += place == 0;
-        counts[2 * cells + cell] += place < TOP;
-    }
-    comm_all_reduce(comm, counts, 3 * cells, DTYPE_I64, COMM_SUM, NULL);
-
-    *score = (KnnScore){0};
-    int64_t right = 0, among = 0, present = 0;
-    for (int64_t c = 0; c < cells; c++) {
-        score->queries += counts[c];
-        right += counts[cells + c];
-        among += counts[2 * cells + c];
-        if (counts[c] == 0) continue;
-        present++;
-        score->top1_per_class += (double)counts[cells + c] / (double)counts[c];
-    }
+    int64_t *counts = memory_alloc_array((size_t)accuracy_cells(classes), sizeof *counts);
+    accuracy_add(counts, votes, labels, n, classes, 0.0f);
+    accuracy_reduce(score, comm, counts, classes);
     memory_free(counts);
-    if (score->queries == 0) return;
-    score->top1 = (double)right / (double)score->queries;
-    score->top5 = (double)among / (double)score->queries;
-    score->top1_per_class /= (double)present;
 }

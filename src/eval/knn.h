@@ -16,6 +16,7 @@
 #ifndef DINOBATCH_EVAL_KNN_H
 #define DINOBATCH_EVAL_KNN_H
 
+#include "eval/accuracy.h"
 #include "ops/ops.h"
 
 /* Labelled rows as the ranks hold them: each a run of consecutive rows of one set, in rank order. Borrowed.
@@ -34,12 +35,7 @@ typedef struct {
     int64_t index; /* of the bank's row over all ranks */
 } KnnNeighbour;
 
-/* Shares of the queries of all ranks. */
-typedef struct {
-    double top1, top5;     /* the right class has the most votes, is among the five with the most */
-    double top1_per_class; /* mean of top1 over the classes that have queries */
-    int64_t queries;
-} KnnScore;
+typedef Accuracy KnnScore;
 
 /* What ops must be made for: knn_normalize and knn_search on rows of d columns. */
 OpsLimits knn_limits(int64_t d);

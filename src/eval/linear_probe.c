@@ -177,6 +177,19 @@ int64_t linear_probe_iteration(const LinearProbe *probe)
     return probe->iteration;
 }
 
+int64_t linear_probe_state(LinearProbe *probe, float **values, float **velocity)
+{
+    *values = probe->values;
+    *velocity = probe->velocity;
+    return probe->flat_count;
+}
+
+void linear_probe_resume(LinearProbe *probe, int64_t iteration)
+{
+    CHECK(iteration >= 0 && iteration <= probe->max_iterations);
+    probe->iteration = iteration;
+}
+
 double linear_probe_lr(const LinearProbe *probe, int classifier)
 {
     CosineSchedule schedule = {.base = linear_probe_classifier(probe, classifier)->scaled_lr,
@@ -304,7 +317,7 @@ static void descend(LinearProbe *probe, const float *first, int64_t count, float
     float *value = probe->values + at, *velocity = probe->velocity + at;
     const float *gradient = probe->gradient + at;
     float momentum = (float)probe->momentum;
-#pragma omp parallel for simd schedule(static) num_threads(probe->ops->threads)
+#pragma omp simd
     for (int64_t j = 0; j < count; j++) {
         velocity[j] = momentum * velocity[j] + gradient[j];
         value[j] -= lr * velocity[j];
@@ -333,6 +346,7 @@ Status linear_probe_step(LinearProbe *probe, const LinearProbeTokens *tokens, co
             "linear probe: no classifier has a finite loss at iteration %lld (features that are "
             "not numbers, or learning rates far too large)",
             (long long)probe->iteration);
+#pragma omp parallel for schedule(static) num_threads(probe->ops->threads)
     for (int i = 0; i < probe->count; i++) {
         const LinearClassifier *classifier = &probe->classifiers[i];
         float lr = (float)linear_probe_lr(probe, i);

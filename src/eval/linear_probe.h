@@ -73,6 +73,13 @@ const LinearClassifier *linear_probe_classifier(const LinearProbe *probe, int cl
 /* Steps taken. */
 int64_t linear_probe_iteration(const LinearProbe *probe);
 
+/* Weights and velocities of all classifiers, [the returned count] each, in an order of the probe's own: what
+ * has to be kept, with the number of steps, for a training to go on. Borrowed. */
+int64_t linear_probe_state(LinearProbe *probe, float **values, float **velocity);
+
+/* They were overwritten by those after so many steps. */
+void linear_probe_resume(LinearProbe *probe, int64_t iteration);
+
 /* The learning rate that the next step takes for this classifier. */
 double linear_probe_lr(const LinearProbe *probe, int classifier);
 

@@ -89,3 +89,11 @@ void dense_algebra_project(double *out, const double *rows, int64_t n, const dou
     int m = size_of(count), columns = size_of(n), inner = size_of(d);
     dgemm_("T", "N", &m, &columns, &inner, &one, matrix, &inner, rows, &inner, &none, out, &m, 1, 1);
 }
+
+void dense_algebra_add_weighted(double *out, const double *weights, const double *rows, int64_t n,
+                                int64_t count, int64_t d)
+{
+    const double one = 1.0;
+    int m = size_of(d), columns = size_of(count), inner = size_of(n);
+    dgemm_("N", "T", &m, &columns, &inner, &one, rows, &m, weights, &columns, &one, out, &m, 1, 1);
+}

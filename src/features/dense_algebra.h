@@ -1,5 +1,5 @@
-/* dense_algebra.h - what whitening needs of fp64 matrices: products over rows, leading eigenvectors, and rows
- * times a matrix. OpenBLAS, which Faiss brings along.
+/* dense_algebra.h - what whitening and logistic regression need of fp64 matrices: products over rows, leading
+ * eigenvectors, and rows times a matrix. OpenBLAS, which Faiss brings along.
  *
  * Matrices lie row by row. It is not for what a device computes: that is ops.h.
  */
@@ -21,5 +21,9 @@ bool dense_algebra_leading(double *matrix, int64_t d, int64_t count, double *val
 /* out[n, count] = rows[n, d] matrix[count, d]^T. From inside a parallel region, too. */
 void dense_algebra_project(double *out, const double *rows, int64_t n, const double *matrix, int64_t count,
                            int64_t d);
+
+/* out[count, d] += weights[n, count]^T rows[n, d]. */
+void dense_algebra_add_weighted(double *out, const double *weights, const double *rows, int64_t n,
+                                int64_t count, int64_t d);
 
 #endif

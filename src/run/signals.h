@@ -13,9 +13,8 @@
 enum { SIGNALS_REPEAT_SECONDS = 2 };
 
 /* Ignores SIGXFSZ (file-size limit) and, for a job that stops on request, installs the handlers. `rank` says
- * who leaves, in the line about it. Main thread, before any other thread exists. Interrupted system calls are
- * restarted.
- */
+ * who leaves, in the line about it. Main thread, before any other thread exists; a job that has something to
+ * save only from some point on calls it there once more. Interrupted system calls are restarted. */
 void signals_install(bool stops, int rank);
 
 /* Ends the process with a line unless signals_limit(0) follows within `seconds` (0: no limit): for the start

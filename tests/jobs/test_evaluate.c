@@ -1,13 +1,15 @@
-/* test_evaluate.c - extract, evaluate knn and visualize by the real program, on a checkpoint of two
+/* test_evaluate.c - extract, evaluate and visualize by the real program, on a checkpoint of two
  * iterations. */
 #include "../support/process.h"
 #include "../support/temp_folder.h"
 
 #include <cjson/cJSON.h>
 #include <criterion/criterion.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { LIMIT_SECONDS = 60, ARGUMENTS = 40, TEXT = 256 };
 
@@ -161,6 +163,182 @@ Test(evaluate, checkpoint_and_its_features_give_the_same_figures, .timeout = 120
     temp_folder_destroy(&folder);
 }
 
+/* Few images of each class vote: the same picks on any number of ranks. */
+static void expect_same_picks(const TempFolder *folder, const char *train, const char *val)
+{
+    const char *const words[] = {"evaluate",
+                                 "knn",
+                                 "--train-features",
+                                 train,
+                                 "--val-features",
+                                 val,
+                                 "--output-dir",
+                                 folder->path,
+                                 "evaluation.knn_k=[20,1]",
+                                 "evaluation.n_per_class_list=[5,-1,2]",
+                                 "evaluation.n_tries=3",
+                                 "--json",
+                                 NULL};
+    static const char *const names[] = {
+        "knn_top1_k1_of_5_per_class",
+        "knn_top1_k5_of_5_per_class",
+        "knn_top1_k5_of_5_per_class_spread",
+        "knn_top5_k1_of_2_per_class",
+        "knn_top1_k20",
+        "knn_top1_per_class_k2_of_2_per_class",
+    };
+    cJSON *alone = run_json(0, words), *three = run_json(3, words);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        cr_expect_float_eq(figure(alone, names[i]), figure(three, names[i]), 1e-9, "%s", names[i]);
+    cr_expect_gt(figure(alone, "knn_top1_k5_of_5_per_class_spread"), 0.0);
+    cr_expect_null(cJSON_GetObjectItem(alone, "knn_top1_k20_of_5_per_class"), "more than the bank has");
+    cJSON_Delete(alone);
+    cJSON_Delete(three);
+}
+
+/* The same on images, on their features, and on any number of ranks. */
+Test(evaluate, logistic_regression_and_few_images, .timeout = 120)
+{
+    TempFolder folder = temp_folder_create();
+    char model[TEXT], train[TEXT], val[TEXT];
+    make_run(&folder, model);
+    snprintf(train, sizeof train, "%s/train.h5", folder.path);
+    snprintf(val, sizeof val, "%s/val.h5", folder.path);
+    extract(model, TRAIN_DATA, train, 2);
+    extract(model, VAL_DATA, val, 0);
+    const char *const on_images[] = {"evaluate", "logreg",       "--model",   model,
+                                     "--json",   "--output-dir", folder.path, "evaluation.logreg_c_count=4",
+                                     NULL};
+    const char *const on_features[] = {"evaluate",
+                                       "logreg",
+                                       "--train-features",
+                                       train,
+                                       "--val-features",
+                                       val,
+                                       "--json",
+                                       "evaluation.logreg_c_count=4",
+                                       NULL};
+    cJSON *images = run_json(2, on_images);
+    cr_expect_eq(figure(images, "held_out_images"), 12);
+    cr_expect_eq(cJSON_GetArraySize(cJSON_GetObjectItem(images, "sweep")), 4);
+    for (int ranks = 0; ranks <= 3; ranks += 3) {
+        cJSON *features = run_json(ranks, on_features);
+        static const char *const names[] = {"logreg_top1", "logreg_top5", "logreg_top1_per_class", "c"};
+        for (int i = 0; i < 4; i++)
+            cr_expect_float_eq(figure(images, names[i]), figure(features, names[i]), 1e-9, "%s, %d ranks",
+                               names[i], ranks);
+        double objective = figure(images, "objective");
+        cr_expect_float_eq(objective, figure(features, "objective"), 1e-6 * objective);
+        cJSON_Delete(features);
+    }
+    char result[TEXT];
+    snprintf(result, sizeof result, "%s/logreg.h5", folder.path);
+    const char *const validate[] = {"validate", result, NULL};
+    run_well(0, validate);
+    expect_same_picks(&folder, train, val);
+    cJSON_Delete(images);
+    temp_folder_destroy(&folder);
+}
+
+/* A short grid of 2 x 2 x 13 classifiers; steps is "evaluation.linear_iterations=N". */
+static void add_linear(Line *line, const char *model, const char *output, const char *steps)
+{
+    const char *const words[] = {"evaluate",
+                                 "linear",
+                                 "--model",
+                                 model,
+                                 "--test-data",
+                                 VAL_DATA,
+                                 "--test-data",
+                                 TRAIN_DATA,
+                                 "evaluation.linear_last_blocks=[1,2]",
+                                 "evaluation.linear_batch_size=12",
+                                 "evaluation.linear_grid=paper",
+                                 steps,
+                                 "--output-dir",
+                                 output,
+                                 "--json",
+                                 NULL};
+    add_all(line, words);
+}
+
+static const cJSON *classifier(const cJSON *tree, int c)
+{
+    const cJSON *all = cJSON_GetObjectItem(tree, "classifiers");
+    cr_assert_eq(cJSON_GetArraySize(all), 2 * 2 * 13);
+    return cJSON_GetArrayItem(all, c);
+}
+
+/* What the classifiers of both trees reached differs by `off` at most. */
+static void expect_same_linear(const cJSON *a, const cJSON *b, double off)
+{
+    for (int c = 0; c < 52; c++) {
+        const cJSON *x = classifier(a, c), *y = classifier(b, c);
+        cr_expect_float_eq(figure(x, "loss"), figure(y, "loss"), off * figure(x, "loss"), "classifier %d", c);
+        /* a picture of the 40 between two classes may fall to the other side */
+        cr_expect_float_eq(figure(x, "val_top1"), figure(y, "val_top1"), off > 0 ? 2.6 : 0.0, "classifier %d",
+                           c);
+    }
+}
+
+Test(evaluate, linear_grid_on_any_number_of_ranks, .timeout = 120)
+{
+    TempFolder folder = temp_folder_create();
+    char model[TEXT];
+    make_run(&folder, model);
+    Line line = {0};
+    add_linear(&line, model, folder.path, "evaluation.linear_iterations=15");
+    cJSON *alone = run_json(0, line.words);
+    for (int ranks = 2; ranks <= 3; ranks++) {
+        cJSON *together = run_json(ranks, line.words);
+        expect_same_linear(alone, together, 1e-4);
+        cJSON_Delete(together);
+    }
+    double best = 0.0;
+    for (int c = 0; c < 52; c++)
+        if (figure(classifier(alone, c), "val_top1") > best) best = figure(classifier(alone, c), "val_top1");
+    cr_expect_float_eq(figure(alone, "linear_top1"), best, 1e-9);
+    const cJSON *tests = cJSON_GetObjectItem(alone, "tests");
+    cr_assert_eq(cJSON_GetArraySize(tests), 2);
+    cr_expect_float_eq(figure(cJSON_GetArrayItem(tests, 0), "linear_top1"), best, 1e-9, "the same pictures");
+    cr_expect_eq(figure(cJSON_GetArrayItem(tests, 1), "images"), 120);
+    cr_expect_float_eq(figure(classifier(alone, 12), "learning_rate"), 0.5, 1e-12, "the paper's last");
+    char result[TEXT];
+    snprintf(result, sizeof result, "%s/linear.h5", folder.path);
+    const char *const validate[] = {"validate", result, NULL};
+    run_well(0, validate);
+    cJSON_Delete(alone);
+    temp_folder_destroy(&folder);
+}
+
+Test(evaluate, a_stopped_linear_training_goes_on_bit_for_bit, .timeout = 120)
+{
+    static const char steps[] = "evaluation.linear_iterations=200";
+    TempFolder folder = temp_folder_create();
+    char model[TEXT], whole_folder[TEXT], stopped_folder[TEXT];
+    make_run(&folder, model);
+    snprintf(whole_folder, sizeof whole_folder, "%s/whole", folder.path);
+    snprintf(stopped_folder, sizeof stopped_folder, "%s/stopped", folder.path);
+    Line whole_line = {0}, line = {0};
+    add_linear(&whole_line, model, whole_folder, steps);
+    add_linear(&line, model, stopped_folder, steps);
+    cJSON *whole = run_json(2, whole_line.words);
+
+    Process process = process_start_dinobatch(2, line.words);
+    cr_assert(process_wait_for_error_text(&process, "training 6/200", 60));
+    process_signal(&process, SIGUSR1);
+    ProcessResult result = process_finish(&process, LIMIT_SECONDS);
+    cr_assert_eq(result.exit_status, 75, "exit %d\n%s", result.exit_status, result.err);
+    process_result_fini(&result);
+    cJSON *resumed = run_json(2, line.words);
+    cr_expect(figure(resumed, "steps") > 0 && figure(resumed, "steps") < 195);
+    expect_same_linear(whole, resumed, 0.0);
+    cr_expect_neq(access(temp_folder_in(&folder, "stopped/linear.partial").text, F_OK), 0);
+    cJSON_Delete(whole);
+    cJSON_Delete(resumed);
+    temp_folder_destroy(&folder);
+}
+
 Test(evaluate, the_run_evaluates_itself_as_the_job_does_and_draws_pictures, .timeout = 120)
 {
     TempFolder folder = temp_folder_create();
@@ -202,10 +380,24 @@ Test(evaluate, refuses_what_cannot_work_with_one_line, .timeout = 120)
     } cases[] = {
         {{"evaluate", "magic"}, "magic", 0},
         {{"evaluate", "knn"}, "--model", 0},
+        {{"evaluate", "logreg"}, "--model", 0},
+        {{"evaluate", "linear", "--train-features", train}, "--model", 0},
+        {{"evaluate", "linear", "--model", model}, "linear_last_blocks", 0},
+        {{"evaluate", "linear", "--model", model, "evaluation.linear_last_blocks=[1]", "--test-data",
+          "folder:/nonexistent"},
+         "/nonexistent",
+         0},
+        {{"evaluate", "linear", "--model", model, "evaluation.linear_last_blocks=[1]",
+          "evaluation.linear_batch_size=3"},
+         "linear_batch_size",
+         2},
+        {{"evaluate", "logreg", "--model", model, "--raw-pixels"}, "--raw-pixels", 0},
+        {{"evaluate", "logreg", "--train-features", train}, "--val-features", 2},
         {{"evaluate", "knn", "--model", "/nonexistent/model.h5"}, "/nonexistent/model.h5", 2},
         {{"evaluate", "knn", "--model", train}, train, 0},
         {{"evaluate", "knn", "--model", model, "student.patch_size=16"}, "student.patch_size", 2},
         {{"evaluate", "knn", "--model", model, "evaluation.knn_k=[121]"}, "evaluation.knn_k", 0},
+        {{"evaluate", "knn", "--model", model, "evaluation.n_per_class_list=[0]"}, "n_per_class_list", 0},
         {{"evaluate", "knn", "--model", model, "evaluation.crop_size=30"}, "evaluation.crop_size", 0},
         {{"evaluate", "knn", "--model", model, "--which", "pupil"}, "pupil", 0},
         {{"evaluate", "knn", "--model", model, "--train-data", "folder:/nonexistent"}, "/nonexistent", 0},

@@ -25,15 +25,15 @@ done < <(grep -nE '^#include "' $(printf '%s\n' "${files[@]}" | grep -E '^(src|j
 # --- foreign headers: in .c files of their own folders only (comm_mpi.h hands out the MPI communicator, libraries.c asks all for versions)
 while IFS=: read -r file _ line; do
   [[ $file == src/comm/mpi/comm_mpi.h || ($file =~ ^src/((device|ops)/cuda|comm/nccl)/ && $line =~ cuda|cublas|nccl) ]] || report "$file: a header includes a library's header: $line"
-done < <(grep -nE '#include [<"](mpi|nccl|hdf5|cuda[A-Za-z_0-9]*|cublas[A-Za-z_0-9]*|faiss|jpeglib|turbojpeg|png|yaml|cJSON|cjson|dnnl|cblas|omp)[./]' $(only '^(src|jobs)/.*\.(h|cuh)$'))
+done < <(grep -nE '#include [<"](mpi|nccl|hdf5|cuda[A-Za-z_0-9]*|cublas[A-Za-z_0-9]*|faiss|jpeglib|turbojpeg|png|yaml|cJSON|cjson|dnnl|cblas|lbfgs|omp)[./]' $(only '^(src|jobs)/.*\.(h|cuh)$'))
 declare -A home=([mpi]='src/comm/mpi/|src/run/' [nccl]='src/comm/nccl/' [hdf5]='src/h5/' [cuda]='src/(device|ops)/cuda/|src/comm/nccl/'
   [faiss]='src/index/' [jpeglib]='src/data/' [turbojpeg]='src/data/' [png]='src/(data|report)/' [yaml]='src/(config|h5|curation|ablation|plan)/'
-  [dnnl]='src/ops/cpu/|src/bench/' [cblas]='src/ops/cpu/|src/bench/')
+  [dnnl]='src/ops/cpu/|src/bench/' [cblas]='src/ops/cpu/|src/bench/' [lbfgs]='src/eval/')
 while IFS=: read -r file _ line; do
   name=${line#*[<\"]} name=${name%%[./]*}
   [[ $name == cuda* || $name == cublas* ]] && name=cuda
   [[ $file =~ ^(${home[$name]}) || $file == src/run/libraries.c ]] || report "$file: <$name> belongs to ${home[$name]}"
-done < <(grep -nE '#include [<"](mpi|nccl|hdf5|cuda[A-Za-z_0-9]*|cublas[A-Za-z_0-9]*|faiss|jpeglib|turbojpeg|png|yaml|dnnl|cblas)[./]' $(only '^(src|jobs)/'))
+done < <(grep -nE '#include [<"](mpi|nccl|hdf5|cuda[A-Za-z_0-9]*|cublas[A-Za-z_0-9]*|faiss|jpeglib|turbojpeg|png|yaml|dnnl|cblas|lbfgs)[./]' $(only '^(src|jobs)/'))
 
 # --- the choice of a backend is made at run time, not by the preprocessor
 while IFS= read -r hit; do

@@ -54,7 +54,7 @@ static Status take(void *context, int64_t first, int64_t count, const float *val
 static Status extract(MpiCase *c, Comm *comm, const EvalModel *model, const DataSet *set, Gathered *all)
 {
     FeatureExtractor extractor = {.kind = FEATURE_CLASS_TOKEN,
-                                  .input = eval_knn_input(&model->config),
+                                  .input = eval_sets_input(&model->config),
                                   .backbone = &model->backbone,
                                   .log = &c->run->log,
                                   .what = "features"};
@@ -99,7 +99,7 @@ static void compare_features(MpiCase *c, const EvalModel *model, const DataSet *
 
 static Status run_knn(MpiCase *c, Comm *comm, const EvalModel *model, EvalKnnResult *result)
 {
-    EvalKnnParams params = {
+    EvalParams params = {
         .config = &model->config, .comm = comm, .log = &c->run->log, .device = model->device, .threads = 1};
     EvalKnn *eval = NULL;
     TRY(eval_knn_create(&eval, &params, &c->error));

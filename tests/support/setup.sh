@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
     build-essential pkg-config git
     libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools libdnnl-dev
-    libfaiss-dev libopenblas-openmp-dev
+    libfaiss-dev libopenblas-openmp-dev liblbfgs-dev
     libjpeg62-turbo-dev libpng-dev libyaml-dev libcjson-dev zlib1g-dev
     libcriterion-dev clang clang-format clang-tidy libclang-rt-14-dev
     gnuplot-nox procps time
