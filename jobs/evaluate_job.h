@@ -26,5 +26,6 @@ Status evaluate_job_write(const char *folder, const char *stem, const char *json
 /* The evaluations beside k-NN: job_evaluate_<name>.c. */
 Status job_evaluate_linear(JobContext *context, Error *error);
 Status job_evaluate_logreg(JobContext *context, Error *error);
+Status job_evaluate_retrieval(JobContext *context, Error *error);
 
 #endif

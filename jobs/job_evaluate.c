@@ -20,13 +20,16 @@
 const OptionSpec job_evaluate_options[] = {
     {"model", "PATH", "checkpoint file, or run folder (its newest checkpoint)", false},
     {"which", "teacher|student", "whose weights (default: teacher)", false},
-    {"train-data", "SPEC", "labelled images that vote (default: evaluation.train_dataset_path)", false},
-    {"val-data", "SPEC", "labelled images that are classified (default: evaluation.val_dataset_path)", false},
-    {"train-features", "FILE", "features that vote, in place of a model and images", false},
-    {"val-features", "FILE", "features that are classified", false},
+    {"train-data", "SPEC",
+     "labelled images that vote, are the database (default: evaluation.train_dataset_path)", false},
+    {"val-data", "SPEC", "labelled images that are classified, ask (default: evaluation.val_dataset_path)",
+     false},
+    {"train-features", "FILE", "features that vote, are the database, in place of a model and images", false},
+    {"val-features", "FILE", "features that are classified, ask", false},
     {"test-data", "SPEC", "linear: labelled images that the chosen classifier is measured on, too", true},
     {"untrained", NULL, "knn: also the same network with its initial weights", false},
     {"raw-pixels", NULL, "knn: also the pixels themselves, 32 x 32 at most", false},
+    {"truth", "FILE", "retrieval: a JSON ground truth of queries; without it classes decide", false},
     {0},
 };
 
@@ -266,6 +269,8 @@ static Status evaluate_knn(JobContext *context, Error *error)
     const char *train = options_get(context->options, "train-features");
     const char *val = options_get(context->options, "val-features");
     Report report = {0};
+    if (options_get(context->options, "truth"))
+        return status_fail(error, STATUS_INPUT, "--truth is of evaluate retrieval");
     Status status = train || val ? run_on_features(context, train, val, &report, error)
                                  : run_on_images(context, &report, error);
     if (status == STATUS_OK) status = tell(context, &report, error);
@@ -279,5 +284,6 @@ Status job_evaluate(JobContext *context, Error *error)
     if (strcmp(what, "knn") == 0) return evaluate_knn(context, error);
     if (strcmp(what, "logreg") == 0) return job_evaluate_logreg(context, error);
     if (strcmp(what, "linear") == 0) return job_evaluate_linear(context, error);
-    return status_fail(error, STATUS_INPUT, "evaluate %s: expected knn, linear or logreg", what);
+    if (strcmp(what, "retrieval") == 0) return job_evaluate_retrieval(context, error);
+    return status_fail(error, STATUS_INPUT, "evaluate %s: expected knn, linear, logreg or retrieval", what);
 }

@@ -2,9 +2,11 @@
  * iterations. */
 #include "../support/process.h"
 #include "../support/temp_folder.h"
+#include "data/data_set.h"
 
 #include <cjson/cJSON.h>
 #include <criterion/criterion.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -366,6 +368,76 @@ Test(evaluate, the_run_evaluates_itself_as_the_job_does_and_draws_pictures, .tim
     temp_folder_destroy(&folder);
 }
 
+/* A truth of one query, the first picture of VAL_DATA, whose positives are pictures `easy` and `hard` of
+ * TRAIN_DATA. */
+static void write_truth(const TempFolder *folder, const char *name, int64_t easy, int64_t hard)
+{
+    enum { KEY = 128 };
+    char keys[3][KEY], text[2 * TEXT];
+    Error error = {0};
+    DataSet *database = NULL, *queries = NULL;
+    cr_assert_eq(data_set_create(&database, TRAIN_DATA, &error), STATUS_OK, "%s", error.text);
+    cr_assert_eq(data_set_create(&queries, VAL_DATA, &error), STATUS_OK, "%s", error.text);
+    data_set_key(queries, 0, keys[0], KEY);
+    data_set_key(database, easy, keys[1], KEY);
+    data_set_key(database, hard, keys[2], KEY);
+    snprintf(text, sizeof text,
+             "{\"queries\": [{\"query\": \"%s\", \"easy\": [\"%s\"], \"hard\": [\"%s\"]}]}", keys[0], keys[1],
+             keys[2]);
+    temp_folder_write(folder, name, text);
+    data_set_destroy(database);
+    data_set_destroy(queries);
+}
+
+Test(evaluate, retrieval_is_the_same_on_images_on_features_and_on_any_ranks, .timeout = 120)
+{
+    TempFolder folder = temp_folder_create();
+    char model[TEXT], train[TEXT], val[TEXT], truth[TEXT], result[TEXT];
+    make_run(&folder, model);
+    snprintf(train, sizeof train, "%s/train.h5", folder.path);
+    snprintf(val, sizeof val, "%s/val.h5", folder.path);
+    snprintf(truth, sizeof truth, "%s/truth.json", folder.path);
+    snprintf(result, sizeof result, "%s/retrieval.h5", folder.path);
+    extract(model, TRAIN_DATA, train, 0);
+    extract(model, VAL_DATA, val, 0);
+    write_truth(&folder, "truth.json", 5, 77);
+    const char *const images[] = {"evaluate", "retrieval", "--model", model, "--json", NULL};
+    const char *const classes[] = {
+        "evaluate", "retrieval", "--train-features", train, "--json", "--val-features", val, NULL};
+    const char *const by_truth[] = {
+        "evaluate", "retrieval", "--train-features", train,          "--val-features", val,
+        "--truth",  truth,       "--json",           "--output-dir", folder.path,      NULL};
+    cJSON *of_images = run_json(2, images);
+    cr_expect_eq(figure(of_images, "database_images"), 120);
+    cr_expect_eq(figure(of_images, "queries_classes"), 40);
+    double medium = NAN;
+    for (int ranks = 0; ranks <= 3; ranks += ranks ? 1 : 2) {
+        cJSON *of_features = run_json(ranks, classes), *of_truth = run_json(ranks, by_truth);
+        cr_expect_float_eq(figure(of_features, "retrieval_map_classes"),
+                           figure(of_images, "retrieval_map_classes"), 1e-9, "%d ranks", ranks);
+        cr_expect_float_eq(figure(of_features, "retrieval_mp10_classes"),
+                           figure(of_images, "retrieval_mp10_classes"), 1e-9, "%d ranks", ranks);
+        if (ranks == 0) medium = figure(of_truth, "retrieval_map_medium");
+        cr_expect_eq(figure(of_truth, "retrieval_map_medium"), medium, "%d ranks", ranks);
+        cr_expect(medium > 0 && medium < 100);
+        cr_expect_eq(figure(of_truth, "positives_hard"), 1);
+        cJSON_Delete(of_features);
+        cJSON_Delete(of_truth);
+    }
+    cJSON_Delete(of_images);
+    const char *const validate[] = {"validate", result, NULL};
+    run_well(0, validate);
+
+    /* the query's key is none of the database's, and the other way round */
+    const char *const swapped[] = {
+        "evaluate", "retrieval", "--train-features", val, "--val-features", train, "--truth", truth, NULL};
+    ProcessResult refused = run(2, swapped);
+    cr_expect_eq(refused.exit_status, 2, "%s", refused.err);
+    cr_expect(strstr(refused.err, truth) && strstr(refused.err, "is not in"), "%s", refused.err);
+    process_result_fini(&refused);
+    temp_folder_destroy(&folder);
+}
+
 Test(evaluate, refuses_what_cannot_work_with_one_line, .timeout = 120)
 {
     TempFolder folder = temp_folder_create();
@@ -402,6 +474,12 @@ Test(evaluate, refuses_what_cannot_work_with_one_line, .timeout = 120)
         {{"evaluate", "knn", "--model", model, "--which", "pupil"}, "pupil", 0},
         {{"evaluate", "knn", "--model", model, "--train-data", "folder:/nonexistent"}, "/nonexistent", 0},
         {{"evaluate", "knn", "--train-features", train}, "--val-features", 0},
+        {{"evaluate", "knn", "--model", model, "--truth", "t.json"}, "--truth", 0},
+        {{"evaluate", "retrieval"}, "--model", 0},
+        {{"evaluate", "retrieval", "--train-features", train}, "--val-features", 0},
+        {{"evaluate", "retrieval", "--model", model, "--truth", "/nonexistent/t.json"},
+         "/nonexistent/t.json",
+         2},
         {{"extract", "--model", model, "--data", TRAIN_DATA}, "--output-dir", 0},
         {{"visualize", "pca", "--output", "x.png", "--model", model}, "--data", 0},
         {{"visualize", "curves", "--output", "x.png", "--run", folder.path}, "training_metrics.json", 0},
