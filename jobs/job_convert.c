@@ -1,10 +1,12 @@
 /* job_convert.c - weights from and to safetensors files, under the names of the reference, of Hugging Face's
  * transformers and of timm.
  *
- *   dinobatch convert FILE.safetensors CHECKPOINT.h5 [--heads N] [--image-size PIXELS]
+ *   dinobatch convert FILE.safetensors|INDEX.safetensors.index.json|FOLDER CHECKPOINT.h5
+ *                     [--heads N] [--image-size PIXELS]
  *                     [--config-file FILE] [key=value ...]
  *   dinobatch convert CHECKPOINT.h5|RUN_FOLDER FILE.safetensors [--which teacher|student]
- *                     [--names reference|huggingface|timm] [--image-size PIXELS]
+ *                     [--names reference|huggingface|timm] [--dtype float32|float16|bfloat16]
+ *                     [--image-size PIXELS]
  *   dinobatch convert SSCD.safetensors WEIGHTS.h5
  *
  * What comes in is a backbone: a checkpoint with a teacher alone, for all that evaluates and for
@@ -18,12 +20,14 @@
 #include "eval/eval_model.h"
 #include "job.h"
 #include "job_convert_config.h"
+#include "job_convert_huggingface.h"
 #include "run/version.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 const OptionSpec job_convert_options[] = {
     {"names", "reference|huggingface|timm",
@@ -31,6 +35,7 @@ const OptionSpec job_convert_options[] = {
      "out",
      false},
     {"which", "teacher|student", "whose weights of a checkpoint (default: teacher)", false},
+    {"dtype", "float32|float16|bfloat16", "of what is written as safetensors (default: float32)", false},
     {"heads", "N", "attention heads of a file that is read (default: 64 numbers a head)", false},
     {"image-size", "PIXELS", "resample the position embedding to pictures of this side", false},
     {0},
@@ -40,6 +45,7 @@ typedef struct {
     const char *from, *to;
     bool writes_safetensors;
     VitNaming naming;
+    SafetensorsType type; /* of what is written */
     CheckpointRole role;
     int64_t heads, image_size; /* 0: not given */
 } Request;
@@ -66,9 +72,25 @@ static Status parse_number(const Options *options, const char *name, int64_t *va
     return status_fail(error, STATUS_INPUT, "--%s %s: expected a number from 1", name, text);
 }
 
+static Status parse_type(const char *word, SafetensorsType *type, Error *error)
+{
+    static const struct {
+        const char *word;
+        SafetensorsType type;
+    } types[] = {{"float32", SAFETENSORS_F32}, {"float16", SAFETENSORS_F16}, {"bfloat16", SAFETENSORS_BF16}};
+    *type = SAFETENSORS_F32;
+    if (!word) return STATUS_OK;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        *type = types[i].type;
+        if (strcmp(types[i].word, word) == 0) return STATUS_OK;
+    }
+    return status_fail(error, STATUS_INPUT, "--dtype %s: expected float32, float16 or bfloat16", word);
+}
+
 static Status parse(const Options *options, Request *request, Error *error)
 {
     const char *names = options_get(options, "names"), *which = options_get(options, "which");
+    const char *type = options_get(options, "dtype");
     *request = (Request){.from = options->words[0], .to = options->words[1]};
     request->writes_safetensors = ends_with(request->to, ".safetensors");
     if (!request->writes_safetensors && !ends_with(request->to, ".h5"))
@@ -76,12 +98,15 @@ static Status parse(const Options *options, Request *request, Error *error)
                            request->to);
     TRY(parse_number(options, "heads", &request->heads, error));
     TRY(parse_number(options, "image-size", &request->image_size, error));
-    if (!request->writes_safetensors && (names || which))
+    if (!request->writes_safetensors && (names || which || type))
         return status_fail(error, STATUS_INPUT, "--%s is for writing FILE.safetensors",
-                           names ? "names" : "which");
+                           names   ? "names"
+                           : which ? "which"
+                                   : "dtype");
     if (request->writes_safetensors && request->heads)
         return status_fail(error, STATUS_INPUT, "--heads is for reading FILE.safetensors");
     TRY(vit_names_parse(&request->naming, names, error));
+    TRY(parse_type(type, &request->type, error));
     return eval_model_role(&request->role, which, error);
 }
 
@@ -166,12 +191,16 @@ static Status write_safetensors(const JobContext *context, const Request *reques
     bool resampled = request->image_size && request->image_size != model->vit.config.img_size;
     if (resampled)
         status = resample(&model->vit, &model->table, model->flat, request->image_size, &other, error);
-    if (status == STATUS_OK && comm_rank(context->comm) == 0)
-        status = vit_weights_save(request->to, request->naming, resampled ? &other.table : &model->table,
+    const VitConfig *vit = resampled ? &other.vit.config : &model->vit.config;
+    bool writes = comm_rank(context->comm) == 0;
+    if (status == STATUS_OK && writes)
+        status = vit_weights_save(request->to, request->naming, request->type,
+                                  resampled ? &other.table : &model->table,
                                   resampled ? other.flat : model->flat, error);
+    if (status == STATUS_OK && writes && request->naming == VIT_NAMES_HUGGINGFACE)
+        status = job_convert_huggingface_write(request->to, vit, request->type, context->log, error);
     status = comm_agree(context->comm, status, error);
-    if (status == STATUS_OK)
-        print_result(context, request, resampled ? &other.vit.config : &model->vit.config, request->naming);
+    if (status == STATUS_OK) print_result(context, request, vit, request->naming);
     network_fini(&other);
     return status;
 }
@@ -215,6 +244,14 @@ static Status import_descriptor(const JobContext *context, const Request *reques
     return status;
 }
 
+static void tell_heads(Log *log, const SafetensorsFile *file, const VitNames *names)
+{
+    char text[512];
+    int64_t count = vit_weights_heads(file, names, text, sizeof text);
+    if (count > 0)
+        log_info(log, "%s: %lld tensors of heads are left out: %s", file->path, (long long)count, text);
+}
+
 /* Every rank for itself: the weights of the file, under the configuration that they make. */
 static Status read_network(const JobContext *context, const Request *request, const SafetensorsFile *file,
                            Network *network, Config *config, VitNaming *naming, Error *error)
@@ -223,6 +260,7 @@ static Status read_network(const JobContext *context, const Request *request, co
     VitConfig found;
     TRY(vit_names_detect(&names, file, error));
     *naming = names.naming;
+    tell_heads(context->log, file, &names);
     TRY(vit_weights_describe(file, &names, &found, error));
     TRY(job_convert_heads(&found, request->heads, file->path, error));
     TRY(job_convert_config(config, &found, context->options, &found, error));
@@ -268,11 +306,26 @@ static Status import_network(const JobContext *context, const Request *request, 
     return status;
 }
 
+/* The file or index, which in a folder has the name that from_pretrained knows it by. */
+static Status open_safetensors(SafetensorsFile *file, const char *from, Error *error)
+{
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json"};
+    char path[CHECKPOINT_PATH_MAX];
+    struct stat facts;
+    if (stat(from, &facts) != 0 || !S_ISDIR(facts.st_mode)) return safetensors_open(file, from, error);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if ((size_t)snprintf(path, sizeof path, "%s/%s", from, names[i]) >= sizeof path) break;
+        if (stat(path, &facts) == 0) return safetensors_open(file, path, error);
+    }
+    *file = (SafetensorsFile){.fd = -1};
+    return status_fail(error, STATUS_INPUT, "%s: there is neither %s nor %s in it", from, names[0], names[1]);
+}
+
 static Status import_safetensors(const JobContext *context, const Request *request, Error *error)
 {
     SafetensorsFile file;
     ResnetConfig config;
-    Status status = comm_agree(context->comm, safetensors_open(&file, request->from, error), error);
+    Status status = comm_agree(context->comm, open_safetensors(&file, request->from, error), error);
     if (status == STATUS_OK && descriptor_weights_detect(&file, &config))
         status = import_descriptor(context, request, &file, &config, error);
     else if (status == STATUS_OK)

@@ -3,6 +3,7 @@
 
 #include "base/dtype.h"
 #include "base/memory.h"
+#include "ckpt/safetensors_index.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -191,7 +192,7 @@ static Status check_places(SafetensorsFile *file, int64_t size, Error *error)
     return STATUS_OK;
 }
 
-static Status check_names(SafetensorsFile *file, Error *error)
+Status safetensors_sort(SafetensorsFile *file, Error *error)
 {
     if (file->count) qsort(file->tensors, (size_t)file->count, sizeof *file->tensors, by_name);
     for (int64_t i = 1; i < file->count; i++)
@@ -220,11 +221,10 @@ static Status parse_entries(SafetensorsFile *file, const cJSON *root, int64_t si
         described = true;
     }
     TRY(check_places(file, size, error));
-    return check_names(file, error);
+    return safetensors_sort(file, error);
 }
 
-/* Texts with a NUL would be cut short in C, and two names could become one. */
-static bool has_nul(const char *text, size_t length)
+bool safetensors_has_nul(const char *text, size_t length)
 {
     return memchr(text, '\0', length) || memmem(text, length, "\\u0000", strlen("\\u0000"));
 }
@@ -233,7 +233,8 @@ static Status parse_header(SafetensorsFile *file, const char *text, size_t lengt
 {
     const char *end = text;
     cJSON *root = NULL;
-    if (text[0] == '{' && !has_nul(text, length)) root = cJSON_ParseWithLengthOpts(text, length, &end, 0);
+    if (text[0] == '{' && !safetensors_has_nul(text, length))
+        root = cJSON_ParseWithLengthOpts(text, length, &end, 0);
     while (root && end < text + length && *end == ' ') /* padding */
         end++;
     Status status = STATUS_OK;
@@ -283,6 +284,10 @@ static Status read_header(SafetensorsFile *file, Error *error)
 
 Status safetensors_open(SafetensorsFile *file, const char *path, Error *error)
 {
+    static const char INDEX[] = ".index.json";
+    size_t size = strlen(path), tail = sizeof INDEX - 1;
+    if (size > tail && strcmp(path + size - tail, INDEX) == 0)
+        return safetensors_index_open(file, path, error);
     *file = (SafetensorsFile){.path = memory_strdup(path), .fd = open(path, O_RDONLY | O_CLOEXEC)};
     Status status = file->fd < 0
                         ? status_fail(error, STATUS_INPUT, "%s: cannot open: %s", path, strerror(errno))
@@ -296,6 +301,9 @@ void safetensors_close(SafetensorsFile *file)
     if (file->fd >= 0 && file->path) close(file->fd);
     for (int64_t i = 0; i < file->count; i++)
         memory_free(file->tensors[i].name);
+    for (int p = 0; p < file->part_count; p++)
+        safetensors_close(&file->parts[p]);
+    memory_free(file->parts);
     memory_free(file->tensors);
     memory_free(file->path);
     *file = (SafetensorsFile){.fd = -1};
@@ -327,6 +335,7 @@ Status safetensors_read(const SafetensorsFile *file, const SafetensorsTensor *te
     if (tensor->type == SAFETENSORS_OTHER)
         return status_fail(error, STATUS_INPUT, "%s: %.200s: expected F32, F16, BF16 or F64", file->path,
                            tensor->name);
+    if (file->parts) file = &file->parts[tensor->part];
     int64_t offset = file->data + tensor->begin + start * (int64_t)tensor->item;
     int64_t step = BLOCK_BYTES / (int64_t)tensor->item;
     void *block = memory_alloc(BLOCK_BYTES);

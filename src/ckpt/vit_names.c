@@ -88,7 +88,7 @@ static int64_t take_number(const char **text)
 /* Counts blocks, and notes their chunks. */
 static Status find_blocks(VitNames *names, const SafetensorsFile *file, Error *error)
 {
-    char head[32];
+    char head[64];
     int length = snprintf(head, sizeof head, "%s%s", names->prefix,
                           names->naming == VIT_NAMES_HUGGINGFACE ? "encoder.layer." : "blocks.");
     for (int64_t t = 0; t < file->count; t++) {
@@ -115,8 +115,11 @@ static Status find_blocks(VitNames *names, const SafetensorsFile *file, Error *e
 Status vit_names_detect(VitNames *names, const SafetensorsFile *file, Error *error)
 {
     *names = (VitNames){0};
-    if (has(file, "", "embeddings.patch_embeddings.projection.weight")) {
+    static const char *const models[] = {"", "dinov2.", "dinov2_with_registers."};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        if (!has(file, models[i], "embeddings.patch_embeddings.projection.weight")) continue;
         names->naming = VIT_NAMES_HUGGINGFACE;
+        snprintf(names->prefix, sizeof names->prefix, "%s", models[i]);
         return find_blocks(names, file, error);
     }
     if (has(file, "backbone.", "patch_embed.proj.weight"))

@@ -18,7 +18,8 @@ enum { VIT_NAMES_DEPTH_MAX = 1024 };
 /* Names as one file has them. */
 typedef struct {
     VitNaming naming;
-    char prefix[16]; /* "backbone." of the reference's checkpoints, or "" */
+    char prefix[32]; /* "backbone." of the reference's checkpoints, "dinov2." or "dinov2_with_registers." of
+                        Hugging Face's with a head, or "" */
     bool folded;     /* timm with registers: see above */
     bool chunked;
     int64_t chunks[VIT_NAMES_DEPTH_MAX]; /* with chunked: the number before each block's */

@@ -86,11 +86,12 @@ Status vit_weights_describe(const SafetensorsFile *file, const VitNames *names, 
     return describe_grid(file, names, config, error);
 }
 
-/* Heads, which a backbone does not need, of the reference's checkpoints. */
 static bool is_head(const char *name)
 {
-    return strncmp(name, "dino_head.", strlen("dino_head.")) == 0 ||
-           strncmp(name, "ibot_head.", strlen("ibot_head.")) == 0;
+    static const char *const heads[] = {"dino_head.", "ibot_head.", "classifier."};
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
+        if (strncmp(name, heads[i], strlen(heads[i])) == 0) return true;
+    return false;
 }
 
 static bool never(const char *name)
@@ -99,13 +100,23 @@ static bool never(const char *name)
     return false;
 }
 
+static WeightIgnored ignored_of(const VitNames *names)
+{
+    return names->prefix[0] ? is_head : never;
+}
+
+int64_t vit_weights_heads(const SafetensorsFile *file, const VitNames *names, char *text, size_t size)
+{
+    return weight_pieces_ignored(file, ignored_of(names), text, size);
+}
+
 Status vit_weights_load(const SafetensorsFile *file, const VitNames *names, const ParamTable *table,
                         float **flat, Error *error)
 {
     WeightPieces pieces = {0};
     *flat = NULL;
     vit_names_pieces(names, table, &pieces);
-    Status status = weight_pieces_match(&pieces, file, names->prefix[0] ? is_head : never,
+    Status status = weight_pieces_match(&pieces, file, ignored_of(names),
                                         "the vision transformer that its shapes make", error);
     if (status == STATUS_OK) {
         *flat = memory_alloc_array((size_t)table->flat_count, sizeof **flat);
@@ -133,8 +144,8 @@ static void fold(const ParamTable *table, float *flat, float *saved)
         flat[token->offset + i] += flat[position->offset + i];
 }
 
-Status vit_weights_save(const char *path, VitNaming naming, const ParamTable *table, float *flat,
-                        Error *error)
+Status vit_weights_save(const char *path, VitNaming naming, SafetensorsType type, const ParamTable *table,
+                        float *flat, Error *error)
 {
     bool registers = param_table_find(table, PARAM_BACKBONE, "register_tokens") >= 0;
     VitNames names = vit_names_plain(naming, registers);
@@ -143,7 +154,7 @@ Status vit_weights_save(const char *path, VitNaming naming, const ParamTable *ta
     WeightPieces pieces = {0};
     vit_names_pieces(&names, table, &pieces);
     if (names.folded) fold(table, flat, saved);
-    Status status = weight_pieces_write(&pieces, path, flat, error);
+    Status status = weight_pieces_write(&pieces, path, type, flat, error);
     if (names.folded) memcpy(flat + token->offset, saved, (size_t)token->count * sizeof *saved);
     weight_pieces_fini(&pieces);
     memory_free(saved);

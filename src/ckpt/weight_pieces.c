@@ -108,6 +108,15 @@ Status weight_pieces_match(const WeightPieces *pieces, const SafetensorsFile *fi
                        file->path, what, pieces->count, matched, text);
 }
 
+int64_t weight_pieces_ignored(const SafetensorsFile *file, WeightIgnored ignored, char *text, size_t size)
+{
+    Difference left = {0};
+    for (int64_t t = 0; t < file->count; t++)
+        if (ignored(file->tensors[t].name)) tell(&left, file->tensors[t].name);
+    snprintf(text, size, "%s%s", left.text, left.count > NAMED_MAX ? ", ..." : "");
+    return left.count;
+}
+
 Status weight_pieces_read(const WeightPieces *pieces, const SafetensorsFile *file, float *flat, Error *error)
 {
     for (int64_t i = 0; i < pieces->count; i++) {
@@ -118,13 +127,17 @@ Status weight_pieces_read(const WeightPieces *pieces, const SafetensorsFile *fil
     return STATUS_OK;
 }
 
-Status weight_pieces_write(const WeightPieces *pieces, const char *path, const float *flat, Error *error)
+Status weight_pieces_write(const WeightPieces *pieces, const char *path, SafetensorsType type,
+                           const float *flat, Error *error)
 {
     SafetensorsSource *sources = memory_alloc_array((size_t)pieces->count + 1, sizeof *sources);
     for (int64_t i = 0; i < pieces->count; i++) {
         const WeightPiece *piece = &pieces->pieces[i];
-        sources[i] = (SafetensorsSource){
-            .name = piece->name, .ndim = piece->ndim, .shape = piece->shape, .values = flat + piece->offset};
+        sources[i] = (SafetensorsSource){.name = piece->name,
+                                         .ndim = piece->ndim,
+                                         .shape = piece->shape,
+                                         .values = flat + piece->offset,
+                                         .type = type};
     }
     Status status = safetensors_write(path, sources, pieces->count, error);
     memory_free(sources);

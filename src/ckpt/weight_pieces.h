@@ -30,6 +30,9 @@ void weight_pieces_fini(WeightPieces *pieces);
 /* Whether a tensor of the file may be there without a piece. */
 typedef bool (*WeightIgnored)(const char *name);
 
+/* How many of a file's tensors are ignored, and the first few of them: "a, b, ..." into text[size]. */
+int64_t weight_pieces_ignored(const SafetensorsFile *file, WeightIgnored ignored, char *text, size_t size);
+
 /* STATUS_INPUT with one line: how many match, and which are missing, unexpected or of another shape, the
  * first few by name. `what` is the network in words. */
 Status weight_pieces_match(const WeightPieces *pieces, const SafetensorsFile *file, WeightIgnored ignored,
@@ -38,7 +41,8 @@ Status weight_pieces_match(const WeightPieces *pieces, const SafetensorsFile *fi
 /* flat[...] of every piece, after a match. */
 Status weight_pieces_read(const WeightPieces *pieces, const SafetensorsFile *file, float *flat, Error *error);
 
-/* A file of all pieces in their order. */
-Status weight_pieces_write(const WeightPieces *pieces, const char *path, const float *flat, Error *error);
+/* A file of all pieces in their order, as numbers of that type (F32, F16, BF16). */
+Status weight_pieces_write(const WeightPieces *pieces, const char *path, SafetensorsType type,
+                           const float *flat, Error *error);
 
 #endif

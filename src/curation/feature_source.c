@@ -134,6 +134,12 @@ static Status differ(const FeaturesFile *a, const FeaturesFile *b, const char *w
                        b->file.path, what, of_a, of_b);
 }
 
+/* "" where pictures were brought to a size by the configuration. */
+static const char *size_of(const FeaturesMeta *meta)
+{
+    return meta->size ? meta->size : "";
+}
+
 static Status check_files(const FeaturesFile *a, const FeaturesFile *b, Error *error)
 {
     const FeaturesMeta *x = &a->meta, *y = &b->meta;
@@ -144,6 +150,7 @@ static Status check_files(const FeaturesFile *a, const FeaturesFile *b, Error *e
         return status_fail(error, STATUS_INPUT,
                            "%s and %s cannot be compared: of pictures at %lld and %lld pixels", a->file.path,
                            b->file.path, (long long)x->input_size, (long long)y->input_size);
+    if (strcmp(size_of(x), size_of(y)) != 0) return differ(a, b, "size", size_of(x), size_of(y), error);
     if (strcmp(x->arch, y->arch) != 0) return differ(a, b, "arch", x->arch, y->arch, error);
     if (strcmp(x->layer, y->layer) != 0) return differ(a, b, "layer", x->layer, y->layer, error);
     if (strcmp(base_name(x->model), base_name(y->model)) != 0)
@@ -241,6 +248,7 @@ static Status digest_file(const FeaturesFile *file, uint64_t *digest, Error *err
     int64_t sizes[] = {file->n, file->d, file->meta.input_size};
     uint64_t hash = rng_hash_bytes(*digest, sizes, sizeof sizes);
     hash = hash_text(hash, file->meta.arch);
+    if (file->meta.size) hash = hash_text(hash, file->meta.size);
     hash = hash_text(hash, file->meta.layer);
     hash = hash_text(hash, base_name(file->meta.model));
     hash = hash_text(hash, base_name(file->meta.whitening));

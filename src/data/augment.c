@@ -257,8 +257,8 @@ static ImageResizeSource source_of_box(const AugmentScratch *scratch, const Augm
                                .width = box->width};
 }
 
-void augment_resize_box(const AugmentBox *box, int64_t height, int64_t width, uint8_t *out,
-                        AugmentScratch *scratch)
+void augment_resize_box(const AugmentBox *box, int64_t height, int64_t width, ImageResizeFilter filter,
+                        uint8_t *out, AugmentScratch *scratch)
 {
     ImageResizeSource source = source_of_box(scratch, box);
     ImageResizeTarget target = {.height = height,
@@ -266,14 +266,14 @@ void augment_resize_box(const AugmentBox *box, int64_t height, int64_t width, ui
                                 .rows = height,
                                 .columns = width,
                                 .mirror = box->mirror,
-                                .filter = IMAGE_RESIZE_BILINEAR};
+                                .filter = filter};
     image_resize(&source, &target, out, &scratch->resize);
 }
 
 void augment_resize(const Image *image, int64_t height, int64_t width, uint8_t *out, AugmentScratch *scratch)
 {
     AugmentBox whole = load_whole(image, scratch);
-    augment_resize_box(&whole, height, width, out, scratch);
+    augment_resize_box(&whole, height, width, IMAGE_RESIZE_BILINEAR, out, scratch);
 }
 
 void augment_eval_box(const AugmentBox *box, int64_t resize_size, int64_t crop_size, uint8_t *crop,

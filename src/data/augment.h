@@ -16,6 +16,7 @@
 
 #include "base/rng.h"
 #include "data/image/image_decode.h"
+#include "data/image/image_resize.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -122,10 +123,10 @@ typedef struct {
     bool mirror;                      /* the result, left to right */
 } AugmentBox;
 
-/* augment_eval and augment_resize of a box, which they take for the whole picture. */
+/* augment_eval and augment_resize (by a filter) of a box, which they take for the whole picture. */
 void augment_eval_box(const AugmentBox *box, int64_t resize_size, int64_t crop_size, uint8_t *crop,
                       AugmentScratch *scratch);
-void augment_resize_box(const AugmentBox *box, int64_t height, int64_t width, uint8_t *out,
-                        AugmentScratch *scratch);
+void augment_resize_box(const AugmentBox *box, int64_t height, int64_t width, ImageResizeFilter filter,
+                        uint8_t *out, AugmentScratch *scratch);
 
 #endif

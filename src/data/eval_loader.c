@@ -6,6 +6,7 @@
 #include "data/image/image_turn.h"
 #include "data/loader_core.h"
 
+#include <math.h>
 #include <string.h>
 
 struct EvalLoader {
@@ -15,9 +16,31 @@ struct EvalLoader {
     EvalBatch *batches; /* [core.slots] */
 };
 
-EvalSize eval_loader_size(EvalTransform transform, int64_t crop_size, int64_t height, int64_t width)
+/* As many patches of both sides as are nearest; of too many as many as fit in the picture's shape. */
+static EvalSize native_size(int64_t p, int64_t most, int64_t height, int64_t width)
 {
-    if (transform != EVAL_SHORTER) return (EvalSize){crop_size, crop_size};
+    int64_t rows = (height + p / 2) / p, columns = (width + p / 2) / p;
+    if (rows < 1) rows = 1;
+    if (columns < 1) columns = 1;
+    if (rows > most / columns) {
+        double scale = sqrt((double)most / ((double)height * (double)width));
+        rows = (int64_t)((double)height * scale);
+        columns = (int64_t)((double)width * scale);
+        if (rows < 1) rows = 1;
+        if (columns < 1) columns = 1;
+        if (columns == 1 && rows > most) rows = most;
+        if (rows == 1 && columns > most) columns = most;
+    }
+    return (EvalSize){rows * p, columns * p};
+}
+
+EvalSize eval_loader_size(const EvalLoaderParams *params, int64_t height, int64_t width)
+{
+    int64_t crop_size = params->crop_size;
+    if (params->transform == EVAL_WHOLE) return params->size;
+    if (params->transform == EVAL_NATIVE)
+        return native_size(params->patch_size, params->most_patches, height, width);
+    if (params->transform != EVAL_SHORTER) return (EvalSize){crop_size, crop_size};
     int64_t shorter = height < width ? height : width, longer = height < width ? width : height;
     int64_t most = EVAL_LONGEST * crop_size;
     int64_t length =
@@ -27,8 +50,11 @@ EvalSize eval_loader_size(EvalTransform transform, int64_t crop_size, int64_t he
 
 static size_t image_bytes(const EvalLoader *loader)
 {
-    int64_t crop = loader->params.crop_size;
-    return 3 * (size_t)(crop * crop) * (loader->params.transform == EVAL_SHORTER ? EVAL_LONGEST : 1);
+    const EvalLoaderParams *params = &loader->params;
+    int64_t crop = params->crop_size, p = params->patch_size;
+    if (params->transform == EVAL_WHOLE) return 3 * (size_t)(params->size.height * params->size.width);
+    if (params->transform == EVAL_NATIVE) return 3 * (size_t)(params->most_patches * p * p);
+    return 3 * (size_t)(crop * crop) * (params->transform == EVAL_SHORTER ? EVAL_LONGEST : 1);
 }
 
 /* Image `number` of a batch: `box` of the loaded picture. */
@@ -37,12 +63,14 @@ static void transform(const EvalLoader *loader, AugmentScratch *scratch, const A
 {
     const EvalLoaderParams *params = &loader->params;
     uint8_t *out = batch->images + (size_t)number * batch->image_bytes;
-    EvalSize size = eval_loader_size(params->transform, params->crop_size, box->height, box->width);
+    EvalSize size = eval_loader_size(params, box->height, box->width);
+    bool bilinear = params->transform == EVAL_SQUARE || params->transform == EVAL_SHORTER;
+    ImageResizeFilter filter = bilinear ? IMAGE_RESIZE_BILINEAR : IMAGE_RESIZE_BICUBIC;
     batch->sizes[number] = size;
     if (params->transform == EVAL_CENTRE)
         augment_eval_box(box, params->resize_size, params->crop_size, out, scratch);
     else
-        augment_resize_box(box, size.height, size.width, out, scratch);
+        augment_resize_box(box, size.height, size.width, filter, out, scratch);
 }
 
 /* All views of the thread's picture, from image `first` of the batch on. */
@@ -71,7 +99,7 @@ static int64_t begin_batch(void *context, int slot, int64_t round)
     EvalLoader *loader = context;
     const EvalLoaderParams *params = &loader->params;
     EvalBatch *batch = &loader->batches[slot];
-    int64_t first = params->first + round * params->batch_size, views = loader->views.count;
+    int64_t first = params->first + round * params->step, views = loader->views.count;
     int64_t left = params->last - first;
     int64_t pictures = left < params->batch_size ? left : params->batch_size;
     batch->count = pictures * views;
@@ -87,13 +115,13 @@ static Status run_task(void *context, int worker, int slot, int64_t task, Error 
     LoaderScratch *scratch = &loader->core.scratch[worker];
     EvalBatch *batch = &loader->batches[slot];
     int64_t views = loader->views.count, first = task * views;
-    int64_t index = batch->indices[first], round = (index - params->first) / params->batch_size;
+    int64_t index = batch->indices[first], round = (index - params->first) / params->step;
     Error reason = {0};
     Status status = data_set_load_image(loader->core.set, index, &scratch->image, &scratch->buffer, &reason);
     for (int64_t i = first; i < first + views; i++) {
         batch->labels[i] = data_set_label(loader->core.set, index);
         batch->valid[i] = status == STATUS_OK;
-        batch->sizes[i] = eval_loader_size(params->transform, params->crop_size, 1, 1);
+        batch->sizes[i] = eval_loader_size(params, 1, 1);
     }
     if (status == STATUS_OK && params->upside_down) image_flip(&scratch->image);
     if (status == STATUS_OK)
@@ -123,18 +151,18 @@ Status eval_loader_create(EvalLoader **out, const EvalLoaderParams *params, cons
     *out = NULL;
     CHECK(params->batch_size >= 1 && params->first >= 0 && params->first <= params->last);
     CHECK(params->last <= data_set_count(set));
-    CHECK(params->crop_size >= 1);
+    CHECK(params->step == 0 || params->step >= params->batch_size);
+    CHECK(params->transform >= EVAL_WHOLE || params->crop_size >= 1);
     CHECK(params->transform != EVAL_CENTRE || params->crop_size <= params->resize_size);
     EvalLoader *loader = memory_alloc(sizeof *loader);
     loader->params = *params;
+    if (params->step == 0) loader->params.step = params->batch_size;
     loader->views = params->views ? *params->views : image_views_whole();
     loader_core_init(&loader->core, set, params->num_workers, params->prefetch, 1);
     init_memory(loader);
-    int64_t images = params->last - params->first;
-    TaskRingParams tasks = {.context = loader,
-                            .begin = begin_batch,
-                            .run = run_task,
-                            .last_round = (images + params->batch_size - 1) / params->batch_size};
+    int64_t images = params->last - params->first, step = loader->params.step;
+    TaskRingParams tasks = {
+        .context = loader, .begin = begin_batch, .run = run_task, .last_round = (images + step - 1) / step};
     Status status = loader_core_start(&loader->core, tasks, error);
     if (status == STATUS_OK)
         *out = loader;

@@ -32,6 +32,9 @@ typedef enum {
     EVAL_SHORTER, /* shorter side to crop_size (bilinear), the longer in proportion: SSCD's other way.
                      DEVIATION: at most EVAL_LONGEST times the shorter one, and skewed beyond, since memory is
                      planned */
+    EVAL_WHOLE,   /* all of it to `size` (bicubic), skewed where its shape is another */
+    EVAL_NATIVE,  /* all of it at its own size (bicubic), sides rounded to multiples of patch_size; of more
+                     than most_patches scaled down to these */
 } EvalTransform;
 
 enum { EVAL_LONGEST = 4 };
@@ -40,24 +43,27 @@ typedef struct {
     int64_t height, width;
 } EvalSize;
 
-/* The size of an image of width x height pixels behind a transform. */
-EvalSize eval_loader_size(EvalTransform transform, int64_t crop_size, int64_t height, int64_t width);
-
 typedef struct {
     EvalTransform transform;
-    int64_t resize_size, crop_size; /* pixels; resize_size is for EVAL_CENTRE alone, and not less */
-    int64_t batch_size;             /* pictures */
-    const ImageViews *views;        /* of each picture; NULL: the whole alone; borrowed */
-    bool upside_down;               /* each picture is turned so before anything else */
-    int64_t first, last;            /* pictures [first, last) of the set, this rank's part; may be empty */
-    int num_workers;                /* 0: eval_loader_next does the work itself */
-    int64_t prefetch;               /* batches ahead; at least 1 with threads */
+    int64_t resize_size, crop_size;   /* pixels; resize_size is for EVAL_CENTRE alone, and not less */
+    EvalSize size;                    /* of EVAL_WHOLE */
+    int64_t patch_size, most_patches; /* of EVAL_NATIVE */
+    int64_t batch_size;               /* pictures */
+    int64_t step; /* pictures from the first of a batch to that of the next; 0: batch_size, no less */
+    const ImageViews *views; /* of each picture; NULL: the whole alone; borrowed */
+    bool upside_down;        /* each picture is turned so before anything else */
+    int64_t first, last;     /* pictures [first, last) of the set, this rank's part; may be empty */
+    int num_workers;         /* 0: eval_loader_next does the work itself */
+    int64_t prefetch;        /* batches ahead; at least 1 with threads */
 } EvalLoaderParams;
+
+/* The size of an image of width x height pixels behind the transform. */
+EvalSize eval_loader_size(const EvalLoaderParams *params, int64_t height, int64_t width);
 
 typedef struct {
     int64_t count;   /* n: batch_size pictures, fewer in the last batch, times views */
     uint8_t *images; /* [n] planes [3, height, width] of grey levels, image_bytes apart: crop_size squared,
-                        one after the other, but for EVAL_SHORTER */
+                        one after the other, but for EVAL_SHORTER and EVAL_NATIVE */
     size_t image_bytes;
     EvalSize *sizes;  /* [n] */
     int64_t *labels;  /* [n] class or -1 */

@@ -4,21 +4,19 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/memory.h"
-#include "features/patch_grid.h"
+#include "features/feature_work.h"
 #include "run/progress.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { RAW_EDGE = 32, PREFETCH = 2, PROGRESS_LINES = 5 };
+enum { RAW_EDGE = 32, PROGRESS_LINES = 5 };
 
-static const char *const LAYERS[] = {[FEATURE_CLASS_TOKEN] = "class_token",
-                                     [FEATURE_MEAN_PATCH] = "mean_patch",
-                                     [FEATURE_PATCH_GRID] = "grid",
-                                     [FEATURE_EMBEDDING] = "embedding",
-                                     [FEATURE_RAW_PIXELS] = "raw_pixels"};
+static const char *const LAYERS[] = {
+    [FEATURE_CLASS_TOKEN] = "class_token", [FEATURE_MEAN_PATCH] = "mean_patch",
+    [FEATURE_PATCH_GRID] = "grid",         [FEATURE_PATCHES] = "patch",
+    [FEATURE_EMBEDDING] = "embedding",     [FEATURE_RAW_PIXELS] = "raw_pixels"};
 
 void feature_extractor_layer(const FeatureExtractor *extractor, char out[FEATURE_LAYER])
 {
@@ -42,22 +40,41 @@ static bool parse_grid(FeatureGrid *grid, const char *text)
     return true;
 }
 
-Status feature_extractor_parse_layer(FeatureExtractor *extractor, const char *layer, Error *error)
+/* A word without "+patch". */
+static bool parse_row(FeatureExtractor *extractor, const char *layer)
 {
     static const FeatureKind kinds[] = {FEATURE_CLASS_TOKEN, FEATURE_MEAN_PATCH};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         extractor->kind = kinds[i];
-        if (strcmp(layer, LAYERS[kinds[i]]) == 0) return STATUS_OK;
+        if (strcmp(layer, LAYERS[kinds[i]]) == 0) return true;
     }
     extractor->kind = FEATURE_PATCH_GRID;
-    if (strncmp(layer, "grid:", 5) == 0 && parse_grid(&extractor->grid, layer + 5)) return STATUS_OK;
+    return strncmp(layer, "grid:", 5) == 0 && parse_grid(&extractor->grid, layer + 5);
+}
+
+Status feature_extractor_parse_layer(FeatureExtractor *extractor, const char *layer, Error *error)
+{
+    static const char ALSO[] = "+patch";
+    char row[FEATURE_LAYER];
+    size_t length = strlen(layer), also = sizeof ALSO - 1;
+    extractor->patches = length > also && strcmp(layer + length - also, ALSO) == 0;
+    snprintf(row, sizeof row, "%.*s", (int)(extractor->patches ? length - also : length), layer);
+    if (length < sizeof row && parse_row(extractor, row) &&
+        !(extractor->patches && extractor->kind == FEATURE_PATCH_GRID))
+        return STATUS_OK;
+    if (strcmp(layer, LAYERS[FEATURE_PATCHES]) == 0) {
+        extractor->kind = FEATURE_PATCHES;
+        extractor->patches = true;
+        return STATUS_OK;
+    }
     return status_fail(error, STATUS_INPUT,
-                       "layer %s: expected class_token, mean_patch or grid:BLOCKS:SIDE, numbers from 1",
+                       "layer %s: expected class_token, mean_patch, either with +patch, patch, or "
+                       "grid:BLOCKS:SIDE, numbers from 1",
                        layer);
 }
 
-/* Of edge x edge patches. */
-static Status check_grid(const FeatureExtractor *extractor, int64_t edge, Error *error)
+/* Of so many patches down and across. */
+static Status check_grid(const FeatureExtractor *extractor, EvalSize patches, Error *error)
 {
     int64_t depth = extractor->backbone->vit->config.depth;
     const FeatureGrid *grid = &extractor->grid;
@@ -65,17 +82,36 @@ static Status check_grid(const FeatureExtractor *extractor, int64_t edge, Error 
     if (grid->blocks > depth)
         return status_fail(error, STATUS_INPUT, "layer grid:%lld:%lld: the network has only %lld blocks",
                            (long long)grid->blocks, (long long)grid->side, (long long)depth);
-    if (grid->side > edge)
+    if (extractor->input.transform == EVAL_NATIVE)
+        return status_fail(error, STATUS_INPUT,
+                           "layer grid:%lld:%lld: pictures of their own sizes may have fewer patches",
+                           (long long)grid->blocks, (long long)grid->side);
+    if (grid->side > patches.height || grid->side > patches.width)
         return status_fail(error, STATUS_INPUT,
                            "layer grid:%lld:%lld: a picture has only %lld x %lld patches",
-                           (long long)grid->blocks, (long long)grid->side, (long long)edge, (long long)edge);
+                           (long long)grid->blocks, (long long)grid->side, (long long)patches.height,
+                           (long long)patches.width);
     return STATUS_OK;
+}
+
+/* EVAL_WHOLE and EVAL_NATIVE. */
+static Status check_whole(const FeatureExtractor *extractor, Error *error)
+{
+    const FeatureInput *input = &extractor->input;
+    int64_t p = extractor->backbone->vit->config.patch_size;
+    if (input->transform == EVAL_NATIVE) return check_grid(extractor, (EvalSize){0}, error);
+    if (input->size.height % p != 0 || input->size.width % p != 0)
+        return status_fail(error, STATUS_INPUT,
+                           "size %lldx%lld: sides are not multiples of the patch size %lld",
+                           (long long)input->size.height, (long long)input->size.width, (long long)p);
+    return check_grid(extractor, feature_work_grid(extractor, input->size), error);
 }
 
 Status feature_extractor_check(const FeatureExtractor *extractor, Error *error)
 {
     const FeatureInput *input = &extractor->input;
     if (extractor->kind == FEATURE_EMBEDDING) return STATUS_OK;
+    if (input->transform >= EVAL_WHOLE) return check_whole(extractor, error);
     if (input->crop_size > input->resize_size)
         return status_fail(error, STATUS_INPUT,
                            "evaluation.crop_size: %lld is larger than evaluation.resize_size %lld",
@@ -86,24 +122,12 @@ Status feature_extractor_check(const FeatureExtractor *extractor, Error *error)
         return status_fail(error, STATUS_INPUT,
                            "evaluation.crop_size: %lld is not a multiple of the patch size %lld",
                            (long long)input->crop_size, (long long)p);
-    return check_grid(extractor, input->crop_size / p, error);
+    return check_grid(extractor, (EvalSize){input->crop_size / p, input->crop_size / p}, error);
 }
 
 int64_t feature_extractor_views(const FeatureExtractor *extractor)
 {
     return extractor->views ? extractor->views->count : 1;
-}
-
-/* Of one batch. */
-static int64_t pictures_of(const FeatureExtractor *extractor)
-{
-    int64_t pictures = extractor->input.batch_size / feature_extractor_views(extractor);
-    return pictures > 0 ? pictures : 1;
-}
-
-static int64_t images_of(const FeatureExtractor *extractor)
-{
-    return pictures_of(extractor) * feature_extractor_views(extractor);
 }
 
 int64_t feature_extractor_raw_size(const FeatureInput *input)
@@ -117,192 +141,33 @@ int64_t feature_extractor_columns(const FeatureExtractor *extractor)
     if (extractor->kind == FEATURE_RAW_PIXELS) return VIT_IMAGE_CHANNELS * edge * edge;
     if (extractor->kind == FEATURE_EMBEDDING) return extractor->descriptor->resnet->config.dims;
     int64_t D = extractor->backbone->vit->config.embed_dim;
+    if (extractor->kind == FEATURE_PATCHES) return 0;
     return extractor->kind == FEATURE_PATCH_GRID ? extractor->grid.side * extractor->grid.side * D : D;
-}
-
-static OpsLimits backbone_limits(const FeatureBackbone *backbone, int64_t n, int64_t height, int64_t width)
-{
-    const VitConfig *c = &backbone->vit->config;
-    int64_t tokens = 1 + c->num_register_tokens + vit_patches(backbone->vit, height, width);
-    int64_t pixels = VIT_IMAGE_CHANNELS * c->patch_size * c->patch_size;
-    int64_t widest = 8 * c->embed_dim; /* gate and value of the widest feed-forward layer */
-    return (OpsLimits){.rows = n * tokens,
-                       .width = widest > pixels ? widest : pixels,
-                       .max_seqlen = tokens,
-                       .head_dim = c->embed_dim / c->num_heads,
-                       .heads = c->num_heads,
-                       .reduced = true};
 }
 
 OpsLimits feature_extractor_limits(const FeatureExtractor *extractor)
 {
     if (extractor->kind == FEATURE_RAW_PIXELS) return (OpsLimits){0};
     if (extractor->kind == FEATURE_EMBEDDING) return resnet_limits(extractor->descriptor->resnet);
-    int64_t crop = extractor->input.crop_size;
-    return backbone_limits(extractor->backbone, images_of(extractor), crop, crop);
-}
-
-/* --- one pass through the network --- */
-
-/* What a pass of n images needs; lives in the arena. */
-typedef struct {
-    VitPass pass;
-    int64_t row_count; /* tokens that the final norm is computed for */
-    Tensor rows;       /* [row_count] int32 */
-    Tensor tokens;     /* [row_count, D] fp32 */
-    Tensor stats;      /* [row_count, 2] fp32 */
-} FeaturePass;
-
-typedef struct {
-    uint8_t *images; /* [n, 3, height, width] grey levels */
-    int64_t n, height, width;
-    bool patches;   /* all patch tokens, else the class tokens */
-    int64_t blocks; /* as of VitInput */
-} FeatureImages;
-
-/* On a real arena the images are on their way to the device when it returns. */
-static FeaturePass layout_pass(const FeatureBackbone *backbone, Device *device, const FeatureImages *images,
-                               Arena *arena)
-{
-    const Vit *vit = backbone->vit;
-    ArenaMark mark = arena_mark(arena);
-    int64_t shape[] = {images->n, VIT_IMAGE_CHANNELS, images->height, images->width};
-    VitCrops crops = {.sequences = images->n,
-                      .height = images->height,
-                      .width = images->width,
-                      .images = tensor_view(images->images, DTYPE_U8, 4, shape),
-                      .levels = backbone->levels};
-    if (device_kind(device) != DEVICE_CPU)
-        crops.images.data = arena_alloc(arena, (size_t)(shape[0] * shape[1] * shape[2] * shape[3]));
-    VitInput input = {
-        .set_count = 1, .sets = {crops}, .act = weights_act(backbone->weights), .blocks = images->blocks};
-    int64_t each = images->patches ? vit_patches(vit, images->height, images->width) : 1;
-    FeaturePass p = {.pass = vit_pass(vit, &input, arena), .row_count = images->n * each};
-    int32_t *rows;
-    p.rows = tensor_stage_1d(arena, DTYPE_I32, p.row_count, &rows);
-    p.tokens = tensor_alloc_2d(arena, DTYPE_F32, p.row_count, vit->config.embed_dim);
-    p.stats = tensor_alloc_2d(arena, DTYPE_F32, p.row_count, 2);
-    if (arena_is_measuring(arena)) return p;
-
-    int64_t offset = images->patches ? 1 + vit->config.num_register_tokens : 0;
-    for (int64_t i = 0; i < images->n; i++)
-        for (int64_t j = 0; j < each; j++)
-            *rows++ = (int32_t)(vit_row(&p.pass, 0, i) + offset + j);
-    device_upload_staged(device, arena, mark);
-    if (crops.images.data != images->images)
-        device_upload(device, crops.images.data, images->images, tensor_bytes(crops.images));
-    return p;
-}
-
-/* pass->tokens [row_count, D]. */
-static void run_pass(const FeatureBackbone *backbone, const Ops *ops, FeaturePass *p)
-{
-    vit_forward(backbone->vit, ops, backbone->weights, &p->pass, backbone->hooks);
-    vit_norm_forward(backbone->vit, ops, backbone->weights, p->pass.x, p->rows, p->tokens, p->stats,
-                     backbone->hooks);
+    int64_t p = extractor->backbone->vit->config.patch_size, patches = feature_work_patches(extractor);
+    int64_t images = feature_work_pictures(extractor) * feature_extractor_views(extractor);
+    return backbone_pass_limits(extractor->backbone, images, p, patches * p);
 }
 
 void feature_extractor_patch_tokens(const FeatureBackbone *backbone, const Ops *ops, uint8_t *images,
                                     int64_t n, int64_t height, int64_t width, float *out)
 {
-    FeatureImages all = {.images = images, .n = n, .height = height, .width = width, .patches = true};
+    BackboneImages all = {.images = images, .n = n, .height = height, .width = width, .patches = true};
     Arena plan = arena_measuring();
-    layout_pass(backbone, ops->device, &all, &plan);
+    backbone_pass_lay_out(backbone, ops->device, &all, &plan);
     Arena arena = device_arena_create(ops->device, &plan);
-    FeaturePass p = layout_pass(backbone, ops->device, &all, &arena);
-    run_pass(backbone, ops, &p);
-    device_download(ops->device, out, p.tokens.data, tensor_bytes(p.tokens));
+    BackbonePass pass = backbone_pass_lay_out(backbone, ops->device, &all, &arena);
+    backbone_pass_run(backbone, ops, &pass);
+    device_download(ops->device, out, pass.tokens.data, tensor_bytes(pass.tokens));
     device_arena_destroy(ops->device, &arena);
 }
 
-/* --- batches --- */
-
-static FeatureImages batch_images(const FeatureExtractor *extractor, uint8_t *images, int64_t n)
-{
-    int64_t edge = extractor->input.crop_size;
-    return (FeatureImages){.images = images,
-                           .n = n,
-                           .height = edge,
-                           .width = edge,
-                           .patches = extractor->kind != FEATURE_CLASS_TOKEN,
-                           .blocks = extractor->kind == FEATURE_PATCH_GRID ? extractor->grid.blocks : 0};
-}
-
-/* Memory of one batch. */
-typedef struct {
-    Arena arena;
-    float *tokens; /* the pass's tokens on the host */
-    float *raw;    /* [images, columns] rows before whitening; NULL without */
-    DescriptorPass *descriptor;
-} FeatureWork;
-
-static FeatureWork work_create(const FeatureExtractor *extractor, Device *device)
-{
-    FeatureWork work = {0};
-    if (extractor->whitening)
-        work.raw = memory_alloc_array((size_t)images_of(extractor),
-                                      (size_t)feature_extractor_columns(extractor) * sizeof *work.raw);
-    if (extractor->kind == FEATURE_RAW_PIXELS) return work;
-    if (extractor->kind == FEATURE_EMBEDDING) {
-        const FeatureInput *input = &extractor->input;
-        work.descriptor = descriptor_pass_create(extractor->descriptor, device, input->transform,
-                                                 input->crop_size, images_of(extractor));
-        return work;
-    }
-    Arena plan = arena_measuring();
-    FeatureImages largest = batch_images(extractor, NULL, images_of(extractor));
-    FeaturePass p = layout_pass(extractor->backbone, device, &largest, &plan);
-    work.arena = device_arena_create(device, &plan);
-    work.tokens = device_alloc_host(device, tensor_bytes(p.tokens));
-    return work;
-}
-
-static void work_destroy(FeatureWork *work, Device *device)
-{
-    memory_free(work->raw);
-    descriptor_pass_destroy(work->descriptor);
-    if (!work->tokens) return;
-    device_arena_destroy(device, &work->arena);
-    device_free_host(device, work->tokens);
-}
-
-/* out[batch->count, columns]. */
-static void compute_raw(const FeatureExtractor *extractor, const Ops *ops, FeatureWork *work,
-                        const EvalBatch *batch, float *out)
-{
-    int64_t d = feature_extractor_columns(extractor), n = batch->count;
-    uint8_t *images = batch->images;
-    if (extractor->kind == FEATURE_EMBEDDING) {
-        descriptor_pass_run(work->descriptor, ops, batch, out);
-        return;
-    }
-    if (extractor->kind == FEATURE_RAW_PIXELS) {
-        for (int64_t i = 0; i < n * d; i++)
-            out[i] = (float)images[i] / 255.0f;
-        return;
-    }
-    arena_reset(&work->arena, ARENA_START);
-    FeatureImages all = batch_images(extractor, images, n);
-    FeaturePass p = layout_pass(extractor->backbone, ops->device, &all, &work->arena);
-    run_pass(extractor->backbone, ops, &p);
-    device_download(ops->device, work->tokens, p.tokens.data, tensor_bytes(p.tokens));
-    device_finish(ops->device);
-    if (extractor->kind == FEATURE_CLASS_TOKEN) {
-        memcpy(out, work->tokens, (size_t)(n * d) * sizeof *out);
-        return;
-    }
-    const VitConfig *config = &extractor->backbone->vit->config;
-    int64_t side = extractor->kind == FEATURE_PATCH_GRID ? extractor->grid.side : 1;
-    patch_grid_pool(out, work->tokens, n, all.height / config->patch_size, side, config->embed_dim);
-}
-
-/* out[batch->count, columns of rows]. */
-static void compute_batch(const FeatureExtractor *extractor, const Ops *ops, FeatureWork *work,
-                          const EvalBatch *batch, float *out)
-{
-    compute_raw(extractor, ops, work, batch, work->raw ? work->raw : out);
-    if (work->raw) whitening_apply(extractor->whitening, out, work->raw, batch->count);
-}
+/* --- all batches of a rank --- */
 
 /* Moves the rows of readable images to the front of the batch's rows and counts them in. */
 static void keep_valid(FeatureRows *rows, const EvalBatch *batch)
@@ -329,27 +194,6 @@ static void part_of_rank(int64_t n, int rank, int ranks, int64_t *first, int64_t
     *last = *first + base + (rank < longer);
 }
 
-static EvalLoaderParams loader_params(const FeatureExtractor *extractor, int64_t first, int64_t last)
-{
-    const FeatureInput *input = &extractor->input;
-    EvalLoaderParams params = {.transform = input->transform,
-                               .resize_size = input->resize_size,
-                               .crop_size = input->crop_size,
-                               .batch_size = pictures_of(extractor),
-                               .views = extractor->views,
-                               .upside_down = input->upside_down,
-                               .first = first,
-                               .last = last,
-                               .num_workers = input->num_workers,
-                               .prefetch = PREFETCH};
-    if (extractor->kind == FEATURE_RAW_PIXELS) {
-        params.crop_size = feature_extractor_raw_size(input);
-        double scale = (double)params.crop_size / (double)input->crop_size;
-        params.resize_size = (int64_t)lround((double)input->resize_size * scale);
-    }
-    return params;
-}
-
 /* All batches of this rank's part, and as many passes as the rank with the most batches makes, whatever
  * happens: gathering sharded weights is everybody's work. Collective if the backbone's hooks are. */
 static Status extract_part(const FeatureExtractor *extractor, const Ops *ops, FeatureWork *work,
@@ -365,7 +209,7 @@ static Status extract_part(const FeatureExtractor *extractor, const Ops *ops, Fe
         EvalBatch *batch = NULL;
         status = eval_loader_next(loader, &batch, error);
         if (status != STATUS_OK || !batch) break;
-        compute_batch(extractor, ops, work, batch, rows->values + rows->count * rows->d);
+        feature_work_run(work, ops, batch, rows->values + rows->count * rows->d, NULL);
         keep_valid(rows, batch);
         eval_loader_release(loader, batch);
         progress_update(&progress, (rows->count + rows->skipped) / feature_extractor_views(extractor), "");
@@ -374,14 +218,6 @@ static Status extract_part(const FeatureExtractor *extractor, const Ops *ops, Fe
         vit_walk_forward(extractor->backbone->vit, extractor->backbone->hooks);
     progress_end(&progress);
     return status;
-}
-
-/* Names what earlier passes over the set have not met, and then how many there are. Collective over COMM. */
-static void tell_corrupt(CorruptList *list, Comm *comm, Log *log)
-{
-    int64_t before = corrupt_list_total(list);
-    corrupt_list_tell(list, comm, log);
-    if (corrupt_list_total(list) > before) corrupt_list_tell_total(list, log, "each is left out");
 }
 
 Status feature_extractor_run(const FeatureExtractor *extractor, const Ops *ops, Comm *comm,
@@ -400,19 +236,21 @@ Status feature_extractor_run(const FeatureExtractor *extractor, const Ops *ops, 
     feature_rows_init(rows, (last - first) * views,
                       whitening ? whitening_columns(whitening) : feature_extractor_columns(extractor));
     CHECK(extractor->kind != FEATURE_PATCH_GRID || !extractor->backbone->hooks); /* they expect all blocks */
+    CHECK(!extractor->patches && extractor->kind != FEATURE_PATCHES &&
+          extractor->input.transform != EVAL_NATIVE);
 
-    FeatureWork work = work_create(extractor, ops->device);
-    EvalLoaderParams params = loader_params(extractor, first, last);
+    FeatureWork *work = feature_work_create(extractor, ops->device);
+    EvalLoaderParams params = feature_work_loader(extractor, first, last);
     EvalLoader *loader = NULL;
-    int64_t passes = (last - first + pictures_of(extractor) - 1) / pictures_of(extractor);
+    int64_t passes = (last - first + params.batch_size - 1) / params.batch_size;
     comm_all_reduce(comm, &passes, 1, DTYPE_I64, COMM_MAX, NULL);
     Status status = comm_agree(comm, eval_loader_create(&loader, &params, set, error), error);
     if (status == STATUS_OK)
         status = comm_agree(
-            comm, extract_part(extractor, ops, &work, loader, last - first, passes, rows, error), error);
-    if (status == STATUS_OK) tell_corrupt(data_set_corrupt(set), comm, extractor->log);
+            comm, extract_part(extractor, ops, work, loader, last - first, passes, rows, error), error);
+    if (status == STATUS_OK) feature_work_tell_corrupt(set, comm, extractor->log);
     eval_loader_destroy(loader);
-    work_destroy(&work, ops->device);
+    feature_work_destroy(work);
     TRY(status);
 
     comm_all_reduce(comm, &rows->skipped, 1, DTYPE_I64, COMM_SUM, NULL);

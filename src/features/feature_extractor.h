@@ -18,10 +18,10 @@
 
 #include "base/log.h"
 #include "data/data_set.h"
+#include "features/backbone_pass.h"
 #include "features/descriptor_pass.h"
 #include "features/feature_rows.h"
 #include "features/whitening.h"
-#include "nn/vit.h"
 
 /* What a row is. D: the backbone's width. */
 typedef enum {
@@ -30,6 +30,7 @@ typedef enum {
     FEATURE_PATCH_GRID, /* [side * side * D] patch tokens behind the first blocks of the network and the final
                            norm, averaged over side x side places (patch_grid.h): a row that keeps where
                            things are, which a network that was trained for minutes tells copies by */
+    FEATURE_PATCHES,    /* none: patch tokens alone */
     FEATURE_EMBEDDING,  /* [dims] of a copy-detection network, of unit length */
     FEATURE_RAW_PIXELS, /* [3 * size * size] of the small picture in [0, 1]; size =
                            feature_extractor_raw_size: the floor that any learning has to beat */
@@ -41,19 +42,13 @@ typedef struct {
     int64_t side;   /* places a side, from 1 to the patches of a side */
 } FeatureGrid;
 
-/* A backbone whose weights are in place, in the memory of the device that computes. All borrowed. */
-typedef struct {
-    const Vit *vit;
-    const Weights *weights;
-    const NnHooks *hooks; /* NULL: every weight lies here */
-    Tensor levels;        /* [3, 256] fp32: what the grey levels of images are to it (data/pixel_levels.h) */
-} FeatureBackbone;
-
 /* How images become the network's input. */
 typedef struct {
-    EvalTransform transform;        /* EVAL_SHORTER for FEATURE_EMBEDDING alone, EVAL_CENTRE not for it */
+    EvalTransform transform;        /* EVAL_SHORTER for FEATURE_EMBEDDING alone; for it EVAL_SQUARE else */
     int64_t resize_size, crop_size; /* as in EvalLoaderParams; pixels */
-    int64_t batch_size; /* images of one pass; all views of a picture are in one, whatever it says */
+    EvalSize size;                  /* of EVAL_WHOLE, which is for backbones, as EVAL_NATIVE is */
+    int64_t most_patches;           /* of EVAL_NATIVE */
+    int64_t batch_size; /* images of one pass at most; all views of a picture are in one, whatever it says */
     int num_workers;    /* loader threads of this rank; 0: none */
     bool upside_down;   /* as in EvalLoaderParams */
 } FeatureInput;
@@ -61,6 +56,7 @@ typedef struct {
 typedef struct {
     FeatureKind kind;
     FeatureGrid grid; /* of FEATURE_PATCH_GRID, whose backbone has no hooks */
+    bool patches;     /* the patch tokens, too; for feature_stream.h, and not with FEATURE_PATCH_GRID */
     FeatureInput input;
     const ImageViews *views;             /* NULL: whole pictures alone; borrowed */
     const FeatureBackbone *backbone;     /* of FEATURE_CLASS_TOKEN, FEATURE_MEAN_PATCH, FEATURE_PATCH_GRID */
@@ -72,15 +68,16 @@ typedef struct {
 
 enum { FEATURE_LAYER = 64 };
 
-/* "class_token", "mean_patch", "grid:BLOCKS:SIDE", "embedding", "raw_pixels": the word for files. Of a
- * FeatureExtractor it looks at kind and grid alone. */
+/* "class_token", "mean_patch", "grid:BLOCKS:SIDE", "patch", "embedding", "raw_pixels": what a row is, for
+ * files. Of a FeatureExtractor it looks at kind and grid alone. */
 void feature_extractor_layer(const FeatureExtractor *extractor, char out[FEATURE_LAYER]);
 
-/* Sets kind and grid from such a word of a vision transformer. STATUS_INPUT: it is none. */
+/* Sets kind, grid and patches from such a word of a vision transformer, or one with "+patch" behind it.
+ * STATUS_INPUT: it is none. */
 Status feature_extractor_parse_layer(FeatureExtractor *extractor, const char *layer, Error *error);
 
-/* STATUS_INPUT when the patch size does not divide the crop, the crop is larger than the resized picture, or
- * the grid asks for more blocks or places than there are. */
+/* STATUS_INPUT when the patch size does not divide the crop or the size, the crop is larger than the resized
+ * picture, or the grid asks for more blocks or places than there are. */
 Status feature_extractor_check(const FeatureExtractor *extractor, Error *error);
 
 /* Edge of the picture whose pixels FEATURE_RAW_PIXELS takes: the crop's, 32 at most. */
@@ -89,15 +86,15 @@ int64_t feature_extractor_raw_size(const FeatureInput *input);
 /* Rows of a picture. */
 int64_t feature_extractor_views(const FeatureExtractor *extractor);
 
-/* Columns of a row before whitening. */
+/* Columns of a row before whitening; 0 of FEATURE_PATCHES. */
 int64_t feature_extractor_columns(const FeatureExtractor *extractor);
 
 /* What ops must be made for. */
 OpsLimits feature_extractor_limits(const FeatureExtractor *extractor);
 
-/* Features of all readable images of `set`, this rank's part. Released by feature_rows_fini, also after
- * failure. Work space is planned once and allocated before the first image. STATUS_INPUT when not one image
- * is readable. The outcome is agreed. Collective over COMM. */
+/* Rows of all readable images of `set`, this rank's part; not patch tokens, and not of EVAL_NATIVE. Released
+ * by feature_rows_fini, also after failure. Work space is planned once and allocated before the first image.
+ * STATUS_INPUT when not one image is readable. The outcome is agreed. Collective over COMM. */
 Status feature_extractor_run(const FeatureExtractor *extractor, const Ops *ops, Comm *comm,
                              const DataSet *set, FeatureRows *rows, Error *error);
 

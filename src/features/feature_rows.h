@@ -26,14 +26,4 @@ void feature_rows_fini(FeatureRows *rows);
 /* Sets first and total from the ranks' counts. Collective over COMM. */
 void feature_rows_number(FeatureRows *rows, Comm *comm);
 
-/* Receives rows [first, first + count) of all ranks: values [count, d], labels, indices [count]. Not
- * collective. */
-typedef Status (*FeatureRowsSink)(void *context, int64_t first, int64_t count, const float *values,
-                                  const int64_t *labels, const int64_t *indices, Error *error);
-
-/* Hands the rows of all ranks, in order and in pieces, to `sink` on rank 0. The outcome is agreed.
- * Collective over COMM. */
-Status feature_rows_gather(const FeatureRows *rows, Comm *comm, FeatureRowsSink sink, void *context,
-                           Error *error);
-
 #endif

@@ -40,6 +40,10 @@ static Status check_file(const FeaturesFile *file, const char *path, const Featu
                            "%s: is %s %s at %lld pixels, %lld columns; expected %s %s at %lld, %lld", path,
                            meta->arch, meta->layer, (long long)meta->input_size, (long long)file->d,
                            expected->arch, expected->layer, (long long)expected->input_size, (long long)d);
+    const char *size = meta->size ? meta->size : "", *wanted = expected->size ? expected->size : "";
+    if (strcmp(size, wanted) != 0)
+        return status_fail(error, STATUS_INPUT, "%s: is of --size \"%s\", expected \"%s\"", path, size,
+                           wanted);
     if (meta->upside_down) return status_fail(error, STATUS_INPUT, "%s: is of pictures upside down", path);
     if (file->n == 0) return status_fail(error, STATUS_INPUT, "%s: has no rows", path);
     return STATUS_OK;

@@ -255,6 +255,26 @@ Status h5_dataset_write_rows(const H5File *file, const char *object, int64_t fir
     return status;
 }
 
+Status h5_dataset_shorten(const H5File *file, const char *object, int64_t rows, Error *error)
+{
+    hid_t dataset;
+    H5Info info = {0};
+    h5_guard_enter();
+    Status status = open_dataset(file, object, &dataset, error);
+    if (status == STATUS_OK && describe_shape(dataset, &info))
+        status = h5_guard_fail(error, STATUS_FAILED, file, object, "unreadable");
+    hsize_t size[H5_MAX_DIMS];
+    for (int d = 0; d < info.ndim; d++)
+        size[d] = (hsize_t)(d == 0 ? rows : info.shape[d]);
+    if (status == STATUS_OK) CHECK(rows >= 0 && rows <= info.shape[0]);
+    if (status == STATUS_OK && rows < info.shape[0] && H5Dset_extent(dataset, size) < 0)
+        status = h5_guard_fail(error, STATUS_FAILED, file, object, "cannot be shortened");
+    if (dataset >= 0 && H5Dclose(dataset) < 0 && status == STATUS_OK)
+        status = h5_guard_fail(error, STATUS_FAILED, file, object, "cannot write");
+    h5_guard_leave();
+    return status;
+}
+
 Status h5_dataset_read_rows(const H5File *file, const char *object, H5Type type, int64_t first, int64_t rows,
                             void *out, Error *error)
 {

@@ -51,6 +51,11 @@ H5Type h5_type_parse(const char *name);
  * fills in the rest of `info`. An empty data set is always contiguous. */
 Status h5_dataset_create(const H5File *file, const char *object, H5Info *info, Error *error);
 
+/* Keeps the first `rows` of the leading dimension of a checked data set that is being written, for data sets
+ * whose length is known at the end alone: made as long as they may get, of which nothing lies in the file
+ * before it is written. */
+Status h5_dataset_shorten(const H5File *file, const char *object, int64_t rows, Error *error);
+
 /* Describes a data set. STATUS_INPUT for what the header above does not allow, for sizes that overflow, and
  * for storage that does not lie wholly inside the file; H5_TYPE_OTHER is described, not refused. */
 Status h5_dataset_info(const H5File *file, const char *object, H5Info *info, Error *error);

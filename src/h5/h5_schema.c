@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "h5/h5_attribute.h"
 #include "h5/h5_checksum.h"
+#include "h5/h5_grids.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -235,6 +236,10 @@ static Status check_presence(Checking *c)
         const H5SchemaObject *o = &c->schema->objects[i];
         int partner = o->with[0] ? index_of(c->schema, o->with) : -1;
         bool wanted = partner >= 0 ? c->found[partner] : !o->optional;
+        for (int k = 0; k < o->unless_count; k++) {
+            int other = index_of(c->schema, o->unless[k]);
+            if (other >= 0 && c->found[other]) wanted = false;
+        }
         if (wanted && !c->found[i]) return fail(c, o->path, "missing");
         if (partner >= 0 && !wanted && c->found[i])
             return status_fail(c->error, STATUS_INPUT, "%s: %s: is there without %s", c->file->path, o->path,
@@ -283,10 +288,12 @@ static Status check_items(Checking *c)
 {
     for (int i = 0; i < c->schema->object_count; i++) {
         const H5SchemaObject *o = &c->schema->objects[i];
-        if (o->checksum != H5_CHECKSUM_ITEMS || !c->found[i] || c->depth != H5_CHECK_CHECKSUMS) continue;
+        if (!c->found[i] || c->depth != H5_CHECK_CHECKSUMS) continue;
         H5Info info;
-        TRY(h5_dataset_info(c->file, o->path, &info, c->error));
-        TRY(h5_checksum_by_items(c->file, o, &info, c->error));
+        if (o->grid[0] || o->checksum == H5_CHECKSUM_ITEMS)
+            TRY(h5_dataset_info(c->file, o->path, &info, c->error));
+        if (o->grid[0]) TRY(h5_grids_check(c->file, o, &info, c->error));
+        if (o->checksum == H5_CHECKSUM_ITEMS) TRY(h5_checksum_by_items(c->file, o, &info, c->error));
     }
     return STATUS_OK;
 }

@@ -14,6 +14,7 @@ enum {
     H5_SCHEMA_MAX_ATTRIBUTES = 48,
     H5_SCHEMA_MAX_OBJECTS = 24,
     H5_SCHEMA_MAX_TYPES = 3,
+    H5_SCHEMA_MAX_UNLESS = 2,
 };
 
 typedef struct {
@@ -40,7 +41,9 @@ typedef struct {
     char path[48];
     bool is_tree; /* a group of tensors of any names; dims do not apply */
     bool optional;
-    char with[48];    /* exists if and only if this object does; empty: on its own */
+    char with[48];                         /* exists if and only if this object does; empty: on its own */
+    char unless[H5_SCHEMA_MAX_UNLESS][48]; /* may be missing where one of these is there */
+    int unless_count;
     char same_as[48]; /* a tree with the same names and shapes as that one; empty: on its own */
     H5Type types[H5_SCHEMA_MAX_TYPES];
     int type_count;
@@ -48,6 +51,8 @@ typedef struct {
     int ndim;
     H5Checksum checksum;
     char offsets[48], crc[48]; /* of H5_CHECKSUM_ITEMS: data sets of [n+1] uint64 and [n] uint32 */
+    char grid[48]; /* with offsets, of rows of items behind each other: data set of [n, 2] int64, whose
+                      product is the item's rows; empty: none */
 } H5SchemaObject;
 
 typedef struct {

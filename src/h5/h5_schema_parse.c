@@ -115,6 +115,7 @@ static Status read_object(Reader *reader, const yaml_node_t *node, const char *k
     if (strcmp(key, "with") == 0) return read_text(reader, node, o->with, sizeof o->with);
     if (strcmp(key, "same_as") == 0) return read_text(reader, node, o->same_as, sizeof o->same_as);
     if (strcmp(key, "offsets") == 0) return read_text(reader, node, o->offsets, sizeof o->offsets);
+    if (strcmp(key, "grid") == 0) return read_text(reader, node, o->grid, sizeof o->grid);
     if (strcmp(key, "crc") == 0) return read_text(reader, node, o->crc, sizeof o->crc);
     if (strcmp(key, "checksum") == 0) return read_checksum(reader, node, &o->checksum);
     if (strcmp(key, "text") == 0) return read_text(reader, node, text, sizeof text);
@@ -122,6 +123,13 @@ static Status read_object(Reader *reader, const yaml_node_t *node, const char *k
         TRY(read_list(reader, node, H5_SCHEMA_MAX_TYPES, &o->type_count));
         for (int i = 0; i < o->type_count; i++)
             TRY(read_type(reader, node_at(reader, node->data.sequence.items.start[i]), &o->types[i]));
+        return STATUS_OK;
+    }
+    if (strcmp(key, "unless") == 0) {
+        TRY(read_list(reader, node, H5_SCHEMA_MAX_UNLESS, &o->unless_count));
+        for (int i = 0; i < o->unless_count; i++)
+            TRY(read_text(reader, node_at(reader, node->data.sequence.items.start[i]), o->unless[i],
+                          sizeof o->unless[i]));
         return STATUS_OK;
     }
     if (strcmp(key, "dims") == 0) {
@@ -184,7 +192,8 @@ static Status read_objects(Reader *reader, const yaml_node_t *node, H5Schema *sc
             TRY(read_object(reader, node_at(reader, fields[k].value), key, o));
         }
         bool items = o->checksum == H5_CHECKSUM_ITEMS;
-        if (!o->type_count || (!o->is_tree && !o->ndim) || (items && !(o->offsets[0] && o->crc[0])))
+        if (!o->type_count || (!o->is_tree && !o->ndim) || (items && !(o->offsets[0] && o->crc[0])) ||
+            (o->grid[0] && !o->offsets[0]))
             return fail_at(reader, body, "types, dims, or offsets and crc are missing");
     }
     return STATUS_OK;

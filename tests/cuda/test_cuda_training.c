@@ -11,7 +11,7 @@
 
 #include "base/memory.h"
 #include "ckpt/checkpoint.h"
-#include "features/feature_extractor.h"
+#include "features/feature_stream.h"
 #include "train/train_state.h"
 
 #include <criterion/criterion.h>
@@ -469,6 +469,54 @@ static FeatureRows features(Training *t, const DataSet *set, FeatureKind kind)
     return rows;
 }
 
+/* Patch tokens of pictures and of a part of each, at their own sizes; memory_free. */
+typedef struct {
+    float *tokens;
+    int64_t count, width;
+} Tokens;
+
+static Status take_tokens(void *context, const FeaturePiece *piece, Error *error)
+{
+    Tokens *all = context;
+    int64_t count = 0;
+    (void)error;
+    for (int64_t i = 0; i < piece->count; i++)
+        count += piece->grids[2 * i] * piece->grids[2 * i + 1];
+    size_t before = (size_t)(all->count * all->width) * sizeof *all->tokens;
+    size_t more = (size_t)(count * all->width) * sizeof *all->tokens;
+    all->tokens = memory_grow(all->tokens, before, before + more);
+    memcpy((char *)all->tokens + before, piece->tokens, more);
+    all->count += count;
+    return STATUS_OK;
+}
+
+static Tokens patch_tokens(Training *t, const DataSet *set)
+{
+    Error error = {0};
+    Log log = log_create(1);
+    ImageViews views;
+    FeatureStreamResult result;
+    cr_assert_eq(image_views_parse(&views, "crop:0.6:1", &error), STATUS_OK);
+    FeatureBackbone backbone = {.vit = &t->state.ssl.vit,
+                                .weights = &t->state.ssl.teacher_weights[PARAM_BACKBONE],
+                                .levels = t->state.ssl.levels};
+    FeatureExtractor extractor = {.kind = FEATURE_PATCHES,
+                                  .patches = true,
+                                  .views = &views,
+                                  .input = {.transform = EVAL_NATIVE, .most_patches = 64, .batch_size = 6},
+                                  .backbone = &backbone,
+                                  .log = &log,
+                                  .what = "patch tokens"};
+    Tokens all = {.width = t->state.ssl.vit.config.embed_dim};
+    OpsLimits limits = feature_extractor_limits(&extractor);
+    Ops *ops = ops_create(t->device, &limits, &(OpsOptions){.threads = 1});
+    cr_assert_eq(feature_stream_run(&extractor, ops, t->comm, set, take_tokens, &all, &result, &error),
+                 STATUS_OK, "%s", error.text);
+    cr_assert_eq(result.rows, 12);
+    ops_destroy(ops);
+    return all;
+}
+
 Test(cuda_training, features_are_those_of_the_cpu)
 {
     TWIN_REQUIRE();
@@ -488,6 +536,12 @@ Test(cuda_training, features_are_those_of_the_cpu)
         feature_rows_fini(&x);
         feature_rows_fini(&y);
     }
+    Tokens x = patch_tokens(&cpu, set), y = patch_tokens(&cuda, set);
+    cr_assert(x.count == y.count && x.count > 12);
+    double apart = ssl_support_difference(y.tokens, x.tokens, x.count * x.width);
+    cr_expect(apart < LIMIT, "patch tokens: differ by %g", apart);
+    memory_free(x.tokens);
+    memory_free(y.tokens);
     data_set_destroy(set);
     end(&cuda);
     end(&cpu);

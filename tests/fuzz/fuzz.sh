@@ -21,7 +21,7 @@ command -v "$CLANG" >/dev/null || { echo "fuzz: clang is missing: make setup" >&
 [[ $seconds =~ ^[0-9]+$ ]] || { echo "fuzz: expected a number of seconds, got '$seconds'" >&2; exit 2; }
 
 # --- build
-sources=(src/base/*.c src/config/*.c src/data/image/*.c tests/fuzz/*.c src/ckpt/safetensors.c
+sources=(src/base/*.c src/config/*.c src/data/image/*.c tests/fuzz/*.c src/ckpt/safetensors{,_index}.c
   src/data/{augment,data_buffer,data_kind,item_runs,shard_files,tar_reader,tar_set,text_table}.c)
 cat >"$build/Makefile" <<EOF
 SOURCES := ${sources[*]}

@@ -1,12 +1,14 @@
 /* fuzz_safetensors.c - any bytes as a safetensors file: taken, with every byte in one tensor, or refused in
  * one line. Each input is tried as the whole file, and as a header up to the first NUL with tensors behind
- * it: the length in front is right then, and mutations of the text get past it.
+ * it: the length in front is right then, and mutations of the text get past it. The whole is tried as an
+ * index of several files, too.
  */
 #include "fuzz.h"
 
 #include "base/check.h"
 #include "base/memory.h"
 #include "ckpt/safetensors.h"
+#include "ckpt/safetensors_index.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -47,6 +49,10 @@ static void try_file(const void *bytes, size_t size)
     Status status = safetensors_open(&file, path, &error);
     check_message(status, &error, path);
     if (status == STATUS_OK) use(&file, size);
+    safetensors_close(&file);
+    error = (Error){0};
+    status = safetensors_index_open(&file, path, &error); /* of files that are not there */
+    check_message(status, &error, path);
     safetensors_close(&file);
     close(fd);
 }

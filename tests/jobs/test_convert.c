@@ -60,7 +60,7 @@ static void end(Setting *s)
 static TempPath write_weights(Setting *s, VitNaming naming, const char *name)
 {
     TempPath path = temp_folder_in(&s->folder, "%s", name);
-    cr_assert_eq(vit_weights_save(path.text, naming, &s->table, s->flat, NULL), STATUS_OK);
+    cr_assert_eq(vit_weights_save(path.text, naming, SAFETENSORS_F32, &s->table, s->flat, NULL), STATUS_OK);
     return path;
 }
 
@@ -180,6 +180,98 @@ Test(convert, position_embeddings_change_only_when_asked)
     end(&s);
 }
 
+/* --- what Hugging Face's library writes and reads --- */
+
+/* The tensors of a file behind a prefix and with a head, in a folder of two files with an index, as
+ * save_pretrained writes a classification model. */
+static void write_classifier(Setting *s, const char *from, const char *prefix)
+{
+    enum { MOST = 64 };
+    SafetensorsFile file;
+    SafetensorsSource sources[MOST];
+    char names[MOST][160], index[MOST * 200] = "{\"weight_map\":{";
+    static const int64_t shape[] = {10, 48};
+    float *values = memory_alloc_array((size_t)(s->table.flat_count + 480), sizeof *values), *at = values;
+    cr_assert_eq(safetensors_open(&file, from, NULL), STATUS_OK);
+    int64_t half = file.count / 2, count = file.count;
+    cr_assert(count + 1 <= MOST);
+    for (int64_t t = 0; t <= count; t++) {
+        const SafetensorsTensor *tensor = &file.tensors[t];
+        snprintf(names[t], sizeof names[t], t < count ? "%s%s" : "classifier.weight", prefix, tensor->name);
+        sources[t] = (SafetensorsSource){names[t], t < count ? tensor->ndim : 2,
+                                         t < count ? tensor->shape : shape, at, SAFETENSORS_F32};
+        if (t < count) cr_assert_eq(safetensors_read(&file, tensor, 0, tensor->count, at, NULL), STATUS_OK);
+        at += t < count ? tensor->count : 480;
+        size_t used = strlen(index);
+        snprintf(index + used, sizeof index - used, "%s\"%s\":\"model-0000%d-of-00002.safetensors\"",
+                 t ? "," : "", names[t], t < half ? 1 : 2);
+    }
+    snprintf(index + strlen(index), sizeof index - strlen(index), "}}");
+    TempPath a = temp_folder_in(&s->folder, "hub/model-00001-of-00002.safetensors");
+    TempPath b = temp_folder_in(&s->folder, "hub/model-00002-of-00002.safetensors");
+    cr_assert_eq(safetensors_write(a.text, sources, half, NULL), STATUS_OK);
+    cr_assert_eq(safetensors_write(b.text, sources + half, count + 1 - half, NULL), STATUS_OK);
+    temp_folder_write(&s->folder, "hub/model.safetensors.index.json", index);
+    safetensors_close(&file);
+    memory_free(values);
+}
+
+Test(convert, a_classification_model_in_parts, .timeout = 120)
+{
+    Setting s = begin(2, false);
+    TempPath in = write_weights(&s, VIT_NAMES_HUGGINGFACE, "in.safetensors");
+    TempPath hub = temp_folder_in(&s.folder, "hub"), model = temp_folder_in(&s.folder, "model.h5");
+    TempPath index = temp_folder_in(&s.folder, "hub/model.safetensors.index.json");
+    TempPath back = temp_folder_in(&s.folder, "out/model.safetensors");
+    write_classifier(&s, in.text, "dinov2_with_registers.");
+    ProcessResult result =
+        process_run_dinobatch(0, WORDS("convert", hub.text, model.text, "--heads", "3"), LIMIT_SECONDS);
+    cr_expect_eq(result.exit_status, 0, "%s", result.err);
+    cr_expect_not_null(strstr(result.err, "1 tensors of heads are left out: classifier.weight"), "%s",
+                       result.err);
+    process_result_fini(&result);
+    run_quietly(0, WORDS("convert", model.text, back.text, "--names", "huggingface"));
+    expect_same_bytes(in.text, back.text);
+    char *config = temp_folder_read(&s.folder, "out/config.json");
+    static const char *const parts[] = {"\"Dinov2WithRegistersModel\"", "\"dinov2_with_registers\"",
+                                        "\"num_register_tokens\":\t2",  "\"num_attention_heads\":\t3",
+                                        "\"image_size\":\t28",          "\"torch_dtype\":\t\"float32\""};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        cr_expect_not_null(strstr(config, parts[i]), "%s: %s", parts[i], config);
+    temp_folder_free_text(config);
+    /* an index by its name; and a folder without one */
+    run_quietly(0, WORDS("convert", index.text, model.text, "--heads", "3"));
+    expect_refused(WORDS("convert", s.folder.path, model.text), "there is neither model.safetensors nor");
+    end(&s);
+}
+
+Test(convert, sixteen_bits_out_and_back, .timeout = 120)
+{
+    static const char *const types[] = {"float16", "bfloat16"};
+    Setting s = begin(0, false);
+    TempPath in = write_weights(&s, VIT_NAMES_TIMM, "in.safetensors");
+    TempPath model = temp_folder_in(&s.folder, "model.h5"),
+             out = temp_folder_in(&s.folder, "out.safetensors");
+    TempPath again = temp_folder_in(&s.folder, "again.safetensors");
+    for (int i = 0; i < 2; i++) {
+        run_quietly(0, WORDS("convert", in.text, model.text, "--heads", "3"));
+        run_quietly(0, WORDS("convert", model.text, out.text, "--names", "timm", "--dtype", types[i]));
+        run_quietly(0, WORDS("convert", out.text, model.text, "--heads", "3"));
+        run_quietly(0, WORDS("convert", model.text, again.text, "--names", "timm", "--dtype", types[i]));
+        expect_same_bytes(out.text, again.text);
+        SafetensorsFile file;
+        cr_assert_eq(safetensors_open(&file, out.text, NULL), STATUS_OK);
+        for (int64_t t = 0; t < file.count; t++)
+            cr_expect_eq(file.tensors[t].type, i ? SAFETENSORS_BF16 : SAFETENSORS_F16);
+        safetensors_close(&file);
+    }
+    expect_refused(WORDS("convert", model.text, out.text, "--dtype", "int8"),
+                   "--dtype int8: expected float32");
+    expect_refused(WORDS("convert", in.text, model.text, "--dtype", "float16"),
+                   "--dtype is for writing FILE.s");
+    end(&s);
+}
+
 /* SSCD's state dict: the table's tensors behind "backbone.", and counters. */
 static void write_descriptor(const char *path, const ParamTable *table, const float *flat, int without)
 {
@@ -193,10 +285,12 @@ static void write_descriptor(const char *path, const ParamTable *table, const fl
         const Param *param = &table->params[i];
         if (i == without) continue;
         snprintf(names[count], sizeof names[count], "backbone.%s", param->name);
-        sources[count] = (SafetensorsSource){names[count], param->ndim, param->shape, flat + param->offset};
+        sources[count] = (SafetensorsSource){names[count], param->ndim, param->shape, flat + param->offset,
+                                             SAFETENSORS_F32};
         count++;
     }
-    sources[count++] = (SafetensorsSource){"backbone.bn1.num_batches_tracked", 1, one, &counter};
+    sources[count++] =
+        (SafetensorsSource){"backbone.bn1.num_batches_tracked", 1, one, &counter, SAFETENSORS_F32};
     cr_assert_eq(safetensors_write(path, sources, count, NULL), STATUS_OK);
 }
 

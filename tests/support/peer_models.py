@@ -1,8 +1,9 @@
 """Our convert beside unmodified timm and transformers: tiny networks with random weights.
 
     peer_models.py golden FOLDER       writes tests/golden/peers: weights as these libraries name them, and features
-    peer_models.py check DINOBATCH     weights from there to here and back, loaded with strict checking; features at the
-                                       native grid and at others (by the peer's own rule of resampling)
+    peer_models.py check DINOBATCH     weights from there to here and back, loaded with strict checking and, of
+                                       transformers, by from_pretrained in all types; features at the native grid and
+                                       at others, square or not (by the peer's own rule of resampling)
 
 Not a test of `make test`, which has the golden files; says that it is skipped where a library is missing.
 """
@@ -19,12 +20,13 @@ try:
     from PIL import Image
     from safetensors.torch import load_file, save_file
     from timm.layers import SwiGLUPacked
-    from transformers import Dinov2Config, Dinov2Model
+    from transformers import Dinov2Config, Dinov2ForImageClassification, Dinov2Model
 except ImportError as missing:
     print(f"peer_models: skipped: {missing}")
     sys.exit(0)
 try:
-    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+    from transformers import (Dinov2WithRegistersConfig, Dinov2WithRegistersForImageClassification,
+                              Dinov2WithRegistersModel)
 except ImportError:
     Dinov2WithRegistersModel = None
 
@@ -105,11 +107,14 @@ def golden(folder):
         model = randomise(make(shape, registers, swiglu), number)
         weights = {key: value.to(kinds[name]) for key, value in plain(model).items()}
         model.load_state_dict({key: value.float() for key, value in weights.items()})
-        images = torch.randn((2, 3, 12, 12), generator=torch.Generator().manual_seed(100 + number))
-        cls, patches = features(model.double(), images.double(), registers)
         save_file(weights, f"{folder}/{name}.safetensors", metadata={"format": "pt"})
-        save_file({"images": images, "class_token": cls.float().contiguous(), "patch_tokens": patches.float().contiguous()},
-                  f"{folder}/{name}_features.safetensors")
+        model, seen = model.double(), {}
+        for which, size, count in (("", (12, 12), 2), ("_wide", (16, 24), 1)):  # native, and resampled by the peer
+            images = torch.randn((count, 3, *size), generator=torch.Generator().manual_seed(100 + number))
+            cls, patches = features(model, images.double(), registers)
+            seen.update({f"images{which}": images, f"class_token{which}": cls.float().contiguous(),
+                         f"patch_tokens{which}": patches.float().contiguous()})
+        save_file(seen, f"{folder}/{name}_features.safetensors")
 
 
 def run(binary, *words):
@@ -118,17 +123,22 @@ def run(binary, *words):
         sys.exit(f"peer_models: {' '.join(words)}: exit {done.returncode}: {done.stderr}")
 
 
-def our_features(binary, folder, checkpoint, size, layer, keys):
-    run(binary, "extract", "--model", checkpoint, "--data", f"folder:{folder}/pictures{size}", "--layer", layer,
-        "--output-dir", f"{folder}/features.h5", f"evaluation.crop_size={size}", f"evaluation.resize_size={size}",
-        "train.num_workers=1", "compute.device=cpu", *keys)
+def our_features(binary, folder, checkpoint, size):
+    """Class tokens and patch tokens of pictures of one size, and whether pictures of their own sizes give the same."""
+    words = ["extract", "--model", checkpoint, "--data", f"folder:{folder}/pictures{size}", "--layer", "class_token+patch",
+             "--output-dir", f"{folder}/features.h5", "train.num_workers=1", "compute.device=cpu"]
+    run(binary, *words, "--size", f"{size[0]}x{size[1]}")
     with h5py.File(f"{folder}/features.h5") as file:
-        return file["features"][:]
+        cls, patches = file["features"][:], file["patch_features"][:]
+    run(binary, *words, "--size", "native")
+    with h5py.File(f"{folder}/features.h5") as file:
+        same = np.array_equal(file["patch_rows"][:], patches.reshape(-1, patches.shape[-1]))
+    return cls, patches.reshape(len(patches), -1, patches.shape[-1]), same
 
 
 def draw(folder, size, count=2):
     os.makedirs(f"{folder}/pictures{size}", exist_ok=True)
-    drawn = np.random.default_rng(size).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    drawn = np.random.default_rng(size[0] + size[1]).integers(0, 256, (count, *size, 3), dtype=np.uint8)
     for i in range(count):
         Image.fromarray(drawn[i]).save(f"{folder}/pictures{size}/{i}.png")
     normed = (drawn / 255.0 - np.array(MEAN)) / np.array(STD)
@@ -145,15 +155,17 @@ def check_case(binary, folder, case, shape):
         f"student.interpolate_antialias={str(antialias).lower()}", "student.interpolate_offset=0")
     run(binary, "validate", f"{folder}/model.h5")
     line = []
-    for size in (native, *shape.others):
-        images = draw(folder, size)
-        cls, patches = features(model, images, registers)
-        for layer, theirs in (("class_token", cls), ("mean_patch", patches.mean(dim=1))):
-            got = difference(our_features(binary, folder, f"{folder}/model.h5", size, layer, []), theirs.numpy())
-            line.append(f"{size}px {layer} {got:.1e}")
+    for size in ((native, native), *shape.others):
+        theirs = features(model, draw(folder, size), registers)
+        *ours, same = our_features(binary, folder, f"{folder}/model.h5", size)
+        for layer, mine, other in zip(("class token", "patch tokens"), ours, theirs):
+            got = difference(mine, other.numpy())
+            line.append(f"{size[0]}x{size[1]} {layer} {got:.1e}")
             if not got <= TOLERANCE:
                 sys.exit(f"peer_models: {name}: {size} pixels, {layer}: {got:.2e} apart")
-    images = draw(folder, native)
+        if not same:
+            sys.exit(f"peer_models: {name}: {size} pixels are not the same as each picture's own size")
+    images = draw(folder, (native, native))
     before = features(model, images, registers)
     for other_name, other_make in (("huggingface", huggingface), ("timm", timm_model)):
         if other_make is huggingface and registers and not Dinov2WithRegistersModel:
@@ -169,7 +181,34 @@ def check_case(binary, folder, case, shape):
             sys.exit(f"peer_models: {name} to {other_name}: {got:.2e} apart")
         if other_make is make and any(not torch.equal(weights[key], value) for key, value in plain(model).items()):
             sys.exit(f"peer_models: {name}: does not come back as it was")
+    if make is huggingface:
+        check_pretrained(binary, folder, name, model, registers, images, before)
+        line.append("from_pretrained")
     print(f"{name} {shape.width}x{shape.depth}/{shape.patch}: " + ", ".join(line), flush=True)
+
+
+def check_pretrained(binary, folder, name, model, registers, images, before):
+    """What from_pretrained makes of a folder of ours, in all types; and a classification model in parts to here and back."""
+    for dtype, tolerance in ((torch.float32, TOLERANCE), (torch.float16, 1e-2), (torch.bfloat16, 1e-1)):
+        run(binary, "convert", f"{folder}/model.h5", f"{folder}/hub/model.safetensors", "--names", "huggingface", "--dtype",
+            str(dtype).split(".")[1])
+        loaded, report = type(model).from_pretrained(f"{folder}/hub", torch_dtype="auto", output_loading_info=True)
+        if any(report.values()) or loaded.dtype != dtype or loaded.config.num_attention_heads != model.config.num_attention_heads:
+            sys.exit(f"peer_models: {name}: from_pretrained: {loaded.dtype} {report}")
+        after = features(loaded.float().eval(), images, registers)
+        got = max(difference(a.numpy(), b.numpy()) for a, b in zip(after, before))
+        if not got <= tolerance:
+            sys.exit(f"peer_models: {name}: from_pretrained, {dtype}: {got:.2e} apart")
+    classifier = (Dinov2WithRegistersForImageClassification if registers else Dinov2ForImageClassification)(model.config)
+    classifier.base_model.load_state_dict(model.state_dict())
+    classifier.save_pretrained(f"{folder}/classifier", max_shard_size="40KB" if model.config.hidden_size < 100 else "20MB")
+    if not os.path.exists(f"{folder}/classifier/model.safetensors.index.json"):
+        sys.exit("peer_models: the classification model was not written in parts")
+    run(binary, "convert", f"{folder}/classifier", f"{folder}/again.h5", "--heads", str(model.config.num_attention_heads))
+    run(binary, "convert", f"{folder}/again.h5", f"{folder}/again.safetensors", "--names", "huggingface")
+    again = load_file(f"{folder}/again.safetensors")
+    if any(not torch.equal(again[key], value) for key, value in plain(model).items()):
+        sys.exit(f"peer_models: {name}: a classification model in parts does not come back as it was")
 
 
 def check(binary):
@@ -177,8 +216,9 @@ def check(binary):
           f"transformers {sys.modules['transformers'].__version__}")
     with tempfile.TemporaryDirectory() as folder:
         for case in cases():
-            check_case(binary, folder, case, Shape(width=48, depth=3, heads=3, patch=14, grid=4, others=(98, 42)))
-        small = Shape(width=384, depth=12, heads=6, patch=14, grid=37, others=(224,))  # ViT-S/14
+            check_case(binary, folder, case, Shape(width=48, depth=3, heads=3, patch=14, grid=4,
+                                                   others=((98, 98), (42, 42), (42, 98))))
+        small = Shape(width=384, depth=12, heads=6, patch=14, grid=37, others=((224, 224), (224, 308)))  # ViT-S/14
         for case in cases():
             if not case[3]:
                 check_case(binary, folder, case, small)

@@ -176,7 +176,8 @@ static void expect_image(const EvalBatch *batch, int64_t number, EvalTransform t
                          const Image *picture, bool mirror, AugmentScratch *scratch)
 {
     uint8_t expected[3 * 20 * 20 * EVAL_LONGEST];
-    EvalSize size = eval_loader_size(transform, 20, picture->height, picture->width);
+    EvalSize size = eval_loader_size(&(EvalLoaderParams){.transform = transform, .crop_size = 20},
+                                     picture->height, picture->width);
     if (transform == EVAL_CENTRE)
         augment_eval(picture, 24, 20, expected, scratch);
     else

@@ -343,6 +343,50 @@ Test(loader, an_evaluation_pass_keeps_shapes_on_request)
     temp_folder_destroy(&folder);
 }
 
+Test(loader, an_evaluation_pass_takes_whole_pictures_of_any_size)
+{
+    static const int64_t cases[][4] = {{28, 28, 2, 2},     {34, 20, 2, 1},   {35, 21, 3, 2},
+                                       {1, 1, 1, 1},       {700, 10, 50, 1}, {1400, 10, 50, 1},
+                                       {1400, 1400, 7, 7}, {140, 700, 3, 15}};
+    EvalLoaderParams native = {.transform = EVAL_NATIVE, .patch_size = 14, .most_patches = 50};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        EvalSize size = eval_loader_size(&native, cases[i][0], cases[i][1]);
+        EvalSize turned = eval_loader_size(&native, cases[i][1], cases[i][0]);
+        cr_expect(size.height == 14 * cases[i][2] && size.width == 14 * cases[i][3], "%zu: %lld x %lld", i,
+                  (long long)size.height, (long long)size.width);
+        cr_expect(turned.height == size.width && turned.width == size.height);
+    }
+    EvalLoaderParams whole = {.transform = EVAL_WHOLE, .size = {70, 28}};
+    EvalSize size = eval_loader_size(&whole, 5, 900);
+    cr_expect(size.height == 70 && size.width == 28);
+}
+
+/* Batches 1, 3, 5 of those of 4 pictures. */
+Test(loader, an_evaluation_pass_of_every_other_batch)
+{
+    DataSet *set = open_set("synthetic:size=32,count=22,seed=5");
+    for (int workers = 0; workers < 2; workers++) {
+        EvalLoaderParams params = eval_params(workers, 4, 22);
+        params.batch_size = 4;
+        params.step = 8;
+        EvalLoader *loader;
+        EvalBatch *batch;
+        int64_t seen = 0;
+        cr_assert_eq(eval_loader_create(&loader, &params, set, NULL), STATUS_OK);
+        for (int64_t first = 4;; first += 8) {
+            cr_assert_eq(eval_loader_next(loader, &batch, NULL), STATUS_OK);
+            if (!batch) break;
+            for (int64_t i = 0; i < batch->count; i++)
+                cr_expect(batch->indices[i] == first + i && batch->valid[i]);
+            seen += batch->count;
+            eval_loader_release(loader, batch);
+        }
+        cr_expect_eq(seen, 4 + 4 + 2);
+        eval_loader_destroy(loader);
+    }
+    data_set_destroy(set);
+}
+
 Test(loader, an_evaluation_pass_marks_and_counts_corrupt_images)
 {
     TempFolder folder;

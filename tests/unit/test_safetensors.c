@@ -147,8 +147,9 @@ Test(safetensors, what_is_written_comes_back)
     TempPath path = temp_folder_in(&folder, "sub/b.safetensors");
     static const int64_t matrix[] = {2, 3}, none[] = {0, 4};
     const float values[] = {1.5f, -0.0f, 3e-42f, 3.4e38f, -7.0f, 0.1f}, scalar = 42.0f;
-    const SafetensorsSource sources[] = {
-        {"z.weight", 2, matrix, values}, {"a\"\\\xc3\xa9", 0, NULL, &scalar}, {"empty", 2, none, values}};
+    const SafetensorsSource sources[] = {{"z.weight", 2, matrix, values, SAFETENSORS_F32},
+                                         {"a\"\\\xc3\xa9", 0, NULL, &scalar, SAFETENSORS_F32},
+                                         {"empty", 2, none, values, SAFETENSORS_F32}};
     Error error = {0};
     cr_assert_eq(safetensors_write(path.text, sources, 3, &error), STATUS_OK, "%s", error.text);
     SafetensorsFile file;
@@ -219,4 +220,120 @@ Test(safetensors, types_become_fp32_and_what_is_not_finite_is_refused)
     cr_expect_eq(read_two("F32", infinite, sizeof infinite, values, &error), STATUS_INPUT);
     cr_expect_eq(read_two("F32", nan, sizeof nan, values, &error), STATUS_INPUT);
     cr_expect_not_null(strstr(error.text, "t: element 1 is NaN"), "%s", error.text);
+}
+
+Test(safetensors, sixteen_bits_are_rounded_and_come_back_as_they_were)
+{
+    TempFolder folder = temp_folder_create();
+    TempPath path = temp_folder_in(&folder, "a.safetensors");
+    static const SafetensorsType types[] = {SAFETENSORS_F16, SAFETENSORS_BF16};
+    const float values[] = {0.1f, -65504.0f, 1e-7f, -0.0f, 3.14159f};
+    float large[] = {1.0f, 1.0f, 65520.0f, 1.0f, 3.4e38f};
+    static const int64_t five[] = {5};
+    Error error = {0};
+    for (int i = 0; i < 2; i++) {
+        float back[5];
+        SafetensorsSource source = {"t", 1, five, values, types[i]};
+        cr_assert_eq(safetensors_write(path.text, &source, 1, &error), STATUS_OK, "%s", error.text);
+        SafetensorsFile file;
+        cr_assert_eq(safetensors_open(&file, path.text, &error), STATUS_OK, "%s", error.text);
+        cr_assert(file.tensors[0].type == types[i] && file.tensors[0].bytes == 10);
+        cr_assert_eq(safetensors_read(&file, &file.tensors[0], 0, 5, back, &error), STATUS_OK);
+        safetensors_close(&file);
+        for (int k = 0; k < 5; k++)
+            cr_expect_eq(back[k], i ? dtype_f32_from_bf16(dtype_bf16_from_f32(values[k]))
+                                    : dtype_f32_from_f16(dtype_f16_from_f32(values[k])));
+        source.values = large;
+        cr_expect_eq(safetensors_write(path.text, &source, 1, &error), STATUS_INPUT);
+        cr_expect_not_null(strstr(error.text, i ? "t: element 4 is 3.4e+38, beyond BF16"
+                                                : "t: element 2 is 65520, beyond F16"),
+                           "%s", error.text);
+    }
+    temp_folder_destroy(&folder);
+}
+
+/* --- several files --- */
+
+static void write_part(const TempFolder *folder, const char *part, const char *first, const char *second)
+{
+    static const int64_t two[] = {2};
+    const float values[] = {(float)first[0], (float)second[0]};
+    const SafetensorsSource sources[] = {{first, 1, two, values, SAFETENSORS_F32},
+                                         {second, 1, two, values, SAFETENSORS_F16}};
+    cr_assert_eq(safetensors_write(temp_folder_in(folder, "%s", part).text, sources, 2, NULL), STATUS_OK);
+}
+
+static Status open_index(const TempFolder *folder, const char *text, SafetensorsFile *file, Error *error)
+{
+    temp_folder_write(folder, "m.safetensors.index.json", text);
+    *error = (Error){0};
+    return safetensors_open(file, temp_folder_in(folder, "m.safetensors.index.json").text, error);
+}
+
+Test(safetensors, several_files_are_one)
+{
+    TempFolder folder = temp_folder_create();
+    Error error;
+    SafetensorsFile file;
+    write_part(&folder, "m-1.safetensors", "d", "a");
+    write_part(&folder, "m-2.safetensors", "c", "b");
+    Status status = open_index(&folder,
+                               "{\"metadata\": {\"total_size\": 24}, \"weight_map\": {\n"
+                               "\"a\": \"m-1.safetensors\", \"b\": \"m-2.safetensors\",\n"
+                               "\"c\": \"m-2.safetensors\", \"d\": \"m-1.safetensors\"}}\n",
+                               &file, &error);
+    cr_assert_eq(status, STATUS_OK, "%s", error.text);
+    cr_assert_eq(file.count, 4);
+    for (int i = 0; i < 4; i++) {
+        const char name[] = {(char)('a' + i), '\0'};
+        const SafetensorsTensor *tensor = safetensors_find(&file, name);
+        float values[2];
+        cr_assert_eq(tensor, &file.tensors[i]);
+        cr_assert_eq(safetensors_read(&file, tensor, 0, 2, values, &error), STATUS_OK, "%s", error.text);
+        cr_expect(values[0] == (i == 0 || i == 3 ? 'd' : 'c') && values[1] == (i == 0 || i == 3 ? 'a' : 'b'));
+    }
+    safetensors_close(&file);
+    temp_folder_destroy(&folder);
+}
+
+#define MAP(entries) "{\"weight_map\":{" entries "}}"
+
+Test(safetensors, a_hostile_index_is_refused)
+{
+    static const struct {
+        const char *text, *part;
+    } cases[] = {
+        {"", "not JSON"},
+        {"{} x", "not JSON"},
+        {"[]", "there is no weight_map"},
+        {"{\"weight_map\":[]}", "there is no weight_map"},
+        {MAP("\"a\":7"), "a: expected a FILE.safetensors of the same folder"},
+        {MAP("\"a\":\"../m-1.safetensors\""), "a: expected a FILE.safetensors"},
+        {MAP("\"a\":\"/etc/m-1.safetensors\""), "a: expected a FILE.safetensors"},
+        {MAP("\"a\":\".safetensors\""), "a: expected a FILE.safetensors"},
+        {MAP("\"a\":\"m.safetensors.index.json\""), "a: expected a FILE.safetensors"},
+        {MAP("\"a\":\"m-9.safetensors\""), "m-9.safetensors: cannot open"},
+        {MAP("\"a\":\"bad.safetensors\""), "bad.safetensors: not safetensors"},
+        {MAP("\"a\\u0000b\":\"m-1.safetensors\""), "not JSON"},
+        {MAP("\"a\":\"m-1.safetensors\",\"x\":\"m-1.safetensors\""), "x: is not in "},
+        {MAP("\"a\":\"m-1.safetensors\",\"a\":\"m-1.safetensors\""), "a: is there twice"},
+        {MAP("\"a\":\"m-1.safetensors\",\"a\":\"m-2.safetensors\",\"d\":\"m-1.safetensors\","
+             "\"c\":\"m-2.safetensors\""),
+         "a: is there twice"},
+        {MAP("\"a\":\"m-1.safetensors\""), "m-1.safetensors is not in it"},
+    };
+    TempFolder folder = temp_folder_create();
+    write_part(&folder, "m-1.safetensors", "a", "d");
+    write_part(&folder, "m-2.safetensors", "a", "c");
+    temp_folder_write(&folder, "bad.safetensors", "nothing of that kind");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        SafetensorsFile file;
+        Error error;
+        cr_expect_eq(open_index(&folder, cases[i].text, &file, &error), STATUS_INPUT, "%s", cases[i].part);
+        cr_expect_not_null(strstr(error.text, cases[i].part), "\"%s\" is not in \"%s\"", cases[i].part,
+                           error.text);
+        cr_expect_not_null(strstr(error.text, "m.safetensors.index.json"), "%s", error.text);
+        cr_expect_null(file.path);
+    }
+    temp_folder_destroy(&folder);
 }

@@ -123,8 +123,8 @@ static void check_round_trip(const TempFolder *folder, VitNaming naming, const V
     make(&net, config);
     float *copy = memory_alloc_array((size_t)net.table.flat_count, sizeof *copy);
     memcpy(copy, net.flat, (size_t)net.table.flat_count * sizeof *copy);
-    cr_assert_eq(vit_weights_save(path.text, naming, &net.table, net.flat, &error), STATUS_OK, "%s",
-                 error.text);
+    cr_assert_eq(vit_weights_save(path.text, naming, SAFETENSORS_F32, &net.table, net.flat, &error),
+                 STATUS_OK, "%s", error.text);
     cr_expect(memcmp(copy, net.flat, (size_t)net.table.flat_count * sizeof *copy) == 0, "left as it was");
     cr_assert_eq(load(path.text, 3, &back, &names, &error), STATUS_OK, "%s", error.text);
     cr_expect_eq(names.naming, naming);
@@ -139,7 +139,8 @@ static void check_round_trip(const TempFolder *folder, VitNaming naming, const V
                          (size_t)param->count * sizeof *copy) == 0,
                   "%s, %s", vit_names_word(naming), param->name);
     }
-    cr_assert_eq(vit_weights_save(again.text, naming, &back.table, back.flat, &error), STATUS_OK);
+    cr_assert_eq(vit_weights_save(again.text, naming, SAFETENSORS_F32, &back.table, back.flat, &error),
+                 STATUS_OK);
     expect_same_bytes(path.text, again.text);
     memory_free(copy);
     unmake(&net);
@@ -171,7 +172,7 @@ Test(vit_weights, timm_with_registers_has_one_class_token_in_place_of_two)
     VitNames names;
     Error error = {0};
     make(&net, &config);
-    vit_weights_save(path.text, VIT_NAMES_TIMM, &net.table, net.flat, &error);
+    vit_weights_save(path.text, VIT_NAMES_TIMM, SAFETENSORS_F32, &net.table, net.flat, &error);
     cr_assert_eq(load(path.text, 3, &back, &names, &error), STATUS_OK, "%s", error.text);
     cr_expect(names.folded);
     const float *token = values_of(&net, "cls_token"), *position = values_of(&net, "pos_embed");
@@ -233,12 +234,12 @@ static void write_chunked(const char *path, const Net *net, const char *extra, c
         const Param *param = &net->table.params[i];
         if (left_out && strcmp(param->name, left_out) == 0) continue;
         snprintf(names[count], sizeof names[count], "backbone.%s", param->name);
-        sources[count] =
-            (SafetensorsSource){names[count], param->ndim, param->shape, net->flat + param->offset};
+        sources[count] = (SafetensorsSource){names[count], param->ndim, param->shape,
+                                             net->flat + param->offset, SAFETENSORS_F32};
         count++;
     }
     static const int64_t one[] = {1};
-    sources[count++] = (SafetensorsSource){extra, 1, one, net->flat};
+    sources[count++] = (SafetensorsSource){extra, 1, one, net->flat, SAFETENSORS_F32};
     cr_assert_eq(safetensors_write(path, sources, count, NULL), STATUS_OK);
 }
 
@@ -336,13 +337,16 @@ static float *read_whole(const SafetensorsFile *file, const char *name, int64_t 
     return values;
 }
 
-/* Both pictures through the network: [tokens, D] behind the final norm. */
-static Tensor run(const Net *net, const Ops *ops, float *images, Arena *arena, VitPass *pass)
+/* Pictures of one size through the network: [tokens, D] behind the final norm. */
+static Tensor run(const Net *net, const Ops *ops, Tensor images, Arena *arena, VitPass *pass)
 {
     Weights weights = {.master = param_values_flat(&net->table, net->flat)};
-    int64_t side = net->vit.config.img_size;
-    VitCrops crops = {.sequences = 2, .height = side, .width = side, .place = {2, 0}};
-    crops.images = tensor_view(images, DTYPE_F32, 4, (const int64_t[]){2, 3, side, side});
+    const int64_t *shape = images.shape;
+    VitCrops crops = {.sequences = shape[0],
+                      .height = shape[2],
+                      .width = shape[3],
+                      .place = {shape[0], 0},
+                      .images = images};
     VitInput input = {.set_count = 1, .sets = {crops}, .act = DTYPE_F32};
     *pass = vit_pass(&net->vit, &input, arena);
     vit_forward(&net->vit, ops, &weights, pass, NULL);
@@ -352,9 +356,44 @@ static Tensor run(const Net *net, const Ops *ops, float *images, Arena *arena, V
     return out;
 }
 
-static void check_peer(const char *peer, VitNaming naming, int64_t registers, bool swiglu)
+enum { PEER_WIDTH = 16, PEER_PATCH = 4, PEER_SIDE = 12 };
+
+/* n pictures of a size; `which` is behind the names of the file's tensors. */
+static void compare_features(const Net *net, const SafetensorsFile *file, const char *which, int64_t n,
+                             int64_t height, int64_t width)
 {
-    enum { WIDTH = 16, PATCHES = 9, SIDE = 12 };
+    int64_t registers = net->vit.config.num_register_tokens, W = PEER_WIDTH;
+    int64_t patches = height * width / (PEER_PATCH * PEER_PATCH);
+    char name[32];
+    snprintf(name, sizeof name, "images%s", which);
+    float *images = read_whole(file, name, n * 3 * height * width);
+    snprintf(name, sizeof name, "class_token%s", which);
+    float *tokens = read_whole(file, name, n * W);
+    snprintf(name, sizeof name, "patch_tokens%s", which);
+    float *expected = read_whole(file, name, n * patches * W);
+    Ops *ops = ops_support_open(
+        &(OpsLimits){.rows = 64, .width = 256, .max_seqlen = 64, .head_dim = 64, .heads = 2}, 1);
+    Arena arena = arena_create((size_t)8 << 20);
+    VitPass pass;
+    const int64_t shape[] = {n, 3, height, width};
+    Tensor out = run(net, ops, tensor_view(images, DTYPE_F32, 4, shape), &arena, &pass);
+    for (int64_t i = 0; i < n; i++) {
+        const float *row = tensor_f32(out) + vit_row(&pass, 0, i) * W;
+        cr_expect_lt(ssl_support_difference(row, tokens + i * W, W), 1e-5, "%s: %s", file->path, name);
+        cr_expect_lt(
+            ssl_support_difference(row + (1 + registers) * W, expected + i * patches * W, patches * W), 1e-5,
+            "%s: %s", file->path, name);
+    }
+    memory_free(images);
+    memory_free(tokens);
+    memory_free(expected);
+    arena_destroy(&arena);
+    ops_support_close(ops);
+}
+
+/* At the native grid, and at one of 4 x 6 patches as the peer resamples to it. */
+static void check_peer(const char *peer, VitNaming naming, int64_t registers, bool swiglu, bool antialias)
+{
     char path[128];
     Net net;
     VitNames names;
@@ -362,39 +401,23 @@ static void check_peer(const char *peer, VitNaming naming, int64_t registers, bo
     Error error = {0};
     snprintf(path, sizeof path, PEERS "/%s.safetensors", peer);
     cr_assert_eq(load(path, 2, &net, &names, &error), STATUS_OK, "%s", error.text);
-    const VitConfig *c = &net.vit.config;
+    VitConfig *c = &net.vit.config;
     cr_expect(names.naming == naming && c->num_register_tokens == registers && c->swiglu == swiglu);
-    cr_assert(c->embed_dim == WIDTH && c->img_size == SIDE && c->depth == 2);
+    cr_assert(c->embed_dim == PEER_WIDTH && c->img_size == PEER_SIDE && c->depth == 2);
+    c->interpolate_antialias = antialias;
+    c->interpolate_offset = 0.0;
     snprintf(path, sizeof path, PEERS "/%s_features.safetensors", peer);
     cr_assert_eq(safetensors_open(&file, path, &error), STATUS_OK, "%s", error.text);
-    float *images = read_whole(&file, "images", 2 * 3 * SIDE * SIDE);
-    float *tokens = read_whole(&file, "class_token", 2 * WIDTH);
-    float *patches = read_whole(&file, "patch_tokens", 2 * PATCHES * WIDTH);
-    Ops *ops = ops_support_open(
-        &(OpsLimits){.rows = 64, .width = 256, .max_seqlen = 64, .head_dim = 64, .heads = 2}, 1);
-    Arena arena = arena_create((size_t)8 << 20);
-    VitPass pass;
-    Tensor out = run(&net, ops, images, &arena, &pass);
-    for (int i = 0; i < 2; i++) {
-        const float *row = tensor_f32(out) + vit_row(&pass, 0, i) * WIDTH;
-        cr_expect_lt(ssl_support_difference(row, tokens + i * WIDTH, WIDTH), 1e-5, "%s", peer);
-        cr_expect_lt(ssl_support_difference(row + (1 + registers) * WIDTH, patches + i * PATCHES * WIDTH,
-                                            PATCHES * WIDTH),
-                     1e-5, "%s", peer);
-    }
+    compare_features(&net, &file, "", 2, PEER_SIDE, PEER_SIDE);
+    compare_features(&net, &file, "_wide", 1, 16, 24);
     safetensors_close(&file);
-    memory_free(images);
-    memory_free(tokens);
-    memory_free(patches);
-    arena_destroy(&arena);
-    ops_support_close(ops);
     unmake(&net);
 }
 
 Test(vit_weights, features_are_those_of_timm_and_transformers)
 {
-    check_peer("huggingface_mlp", VIT_NAMES_HUGGINGFACE, 0, false);
-    check_peer("huggingface_registers_swiglu", VIT_NAMES_HUGGINGFACE, 4, true);
-    check_peer("timm_registers_mlp", VIT_NAMES_TIMM, 4, false);
-    check_peer("timm_swiglu", VIT_NAMES_TIMM, 0, true);
+    check_peer("huggingface_mlp", VIT_NAMES_HUGGINGFACE, 0, false, false);
+    check_peer("huggingface_registers_swiglu", VIT_NAMES_HUGGINGFACE, 4, true, true);
+    check_peer("timm_registers_mlp", VIT_NAMES_TIMM, 4, false, true);
+    check_peer("timm_swiglu", VIT_NAMES_TIMM, 0, true, true);
 }
