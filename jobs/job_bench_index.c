@@ -7,7 +7,7 @@
 
 #include <limits.h>
 
-enum { WIDTH = 1400, HEIGHT = 560 };
+static const GnuplotPage PAGE = {1400, 560, 11, "#ffffff"};
 
 /* Rank 0. */
 static Status draw(const JobContext *context, const IndexBench *bench, Error *error)
@@ -18,7 +18,7 @@ static Status draw(const JobContext *context, const IndexBench *bench, Error *er
     int length = snprintf(path, sizeof path, "%s/index.png", folder);
     if (status == STATUS_OK && (length < 0 || (size_t)length >= sizeof path))
         status = status_fail(error, STATUS_INPUT, "--output-dir: the name is too long");
-    if (status == STATUS_OK) status = gnuplot_draw(script, WIDTH, HEIGHT, path, error);
+    if (status == STATUS_OK) status = gnuplot_draw(script, &PAGE, path, error);
     if (status == STATUS_OK) log_info(context->log, "wrote %s", path);
     memory_free(script);
     return status;

@@ -36,7 +36,7 @@ const Job JOB_TABLE[] = {
     {"validate", "checks a file against its schema and checksums", {NULL, "FILE", 1, 1}, job_validate, false},
     {"visualize",
      "pictures of features, of a training and of a curation",
-     {job_visualize_options, "pca|curves|duplicates|neighbours", 1, 1},
+     {job_visualize_options, "pca|matches|attention|curves|duplicates|neighbours", 1, 1},
      job_visualize,
      false},
     {"plan",

@@ -9,9 +9,12 @@
 Status job_visualize_number(const JobContext *context, const char *name, int64_t fallback, int64_t most,
                             int64_t *value, Error *error);
 
-/* Contact sheets of a curation: rank 0 draws, the others wait. The outcome is agreed. Collective over COMM.
- */
-Status job_visualize_duplicates(const JobContext *context, Error *error);
-Status job_visualize_neighbours(const JobContext *context, Error *error);
+/* The pictures, each written to --output. Rank 0 draws, the others wait. The outcome is agreed. Collective
+ * over COMM. */
+Status job_visualize_pca(JobContext *context, Error *error);
+Status job_visualize_matches(JobContext *context, Error *error);
+Status job_visualize_attention(JobContext *context, Error *error);
+Status job_visualize_duplicates(JobContext *context, Error *error);
+Status job_visualize_neighbours(JobContext *context, Error *error);
 
 #endif

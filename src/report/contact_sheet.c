@@ -2,73 +2,101 @@
 #include "report/contact_sheet.h"
 
 #include "base/check.h"
-#include "data/image/image_planes.h"
-#include "data/image/image_resize.h"
+#include "base/memory.h"
+#include "report/fitted_image.h"
 
-enum { GAP = 6, FRAME = 3, APART = 12 }; /* pixels: between cells, of the frame, behind the first cell */
+/* Pixels: between cells, of the frame, behind the first cell, of a line of text and its letters. */
+enum { GAP = 10, FRAME = 3, APART = 12, LINE = 15, LETTERS = 12, LETTERS_LEAST = 9, TITLE_ROOM = 256 };
 
-static const uint8_t WHITE[3] = {255, 255, 255}, GREY[3] = {208, 208, 208}, FRAME_COLOR[3] = {222, 88, 0};
+static const uint8_t WHITE[3] = {255, 255, 255}, GREY[3] = {208, 208, 208}, FIRST[3] = {222, 88, 0},
+                     RIGHT[3] = {0, 158, 61}, WRONG[3] = {214, 39, 40};
 
-/* Working memory of one sheet. */
+/* Where the drawing of one sheet is. */
 typedef struct {
-    DataBuffer encoded, planes;
-    Image image;
-    ImageResizeScratch resize;
-} Scratch;
+    const ContactSheet *sheet;
+    Picture *picture;
+    PictureOverlay *overlay;
+    FittedImage fitted;
+    uint8_t *rgb; /* [edge, edge, 3] owned */
+    int letters;  /* size of the text */
+    int64_t *unreadable;
+} Drawing;
 
-static void scratch_fini(Scratch *scratch)
+static void draw_frame(const Drawing *drawing, const uint8_t color[3], int64_t left, int64_t top)
 {
-    data_buffer_destroy(&scratch->encoded);
-    data_buffer_destroy(&scratch->planes);
-    image_destroy(&scratch->image);
-    image_resize_scratch_fini(&scratch->resize);
+    int64_t edge = drawing->sheet->edge;
+    picture_paste(drawing->picture, left - FRAME, top - FRAME, color, 1, 1, edge + 2 * FRAME);
+    picture_paste(drawing->picture, left, top, WHITE, 1, 1, edge);
 }
 
-/* scratch->image becomes smaller or larger, its longer side `edge` pixels, the other at least 1. */
-static void fit(Scratch *scratch, int64_t edge)
+static void draw_text(const Drawing *drawing, const ContactSheetCell *cell, int64_t left, int64_t top)
 {
-    Image *image = &scratch->image;
+    int64_t edge = drawing->sheet->edge;
+    double middle = (double)left + 0.5 * (double)edge, y = (double)(top + edge + FRAME) + 0.6 * LINE;
+    if (cell->title) {
+        char title[TITLE_ROOM];
+        picture_overlay_fit(title, sizeof title, cell->title, edge + GAP, drawing->letters);
+        picture_overlay_text(drawing->overlay, middle, y, PICTURE_CENTRE, drawing->letters, "#000000", title);
+        y += LINE;
+    }
+    if (cell->note[0])
+        picture_overlay_text(drawing->overlay, middle, y, PICTURE_CENTRE, drawing->letters, "#444444",
+                             cell->note);
+}
+
+/* The cell whose corner is at (left, top). */
+static Status draw_cell(Drawing *drawing, const ContactSheetCell *cell, int64_t left, int64_t top,
+                        Error *error)
+{
+    Error reason = {0};
+    Picture *picture = drawing->picture;
+    int64_t edge = drawing->sheet->edge;
+    if (cell->frame != CONTACT_SHEET_PLAIN)
+        draw_frame(drawing, cell->frame == CONTACT_SHEET_RIGHT ? RIGHT : WRONG, left, top);
+    if (drawing->overlay) draw_text(drawing, cell, left, top);
+    Status status = fitted_image_load(&drawing->fitted, cell->set, cell->index, &reason);
+    if (status == STATUS_INPUT) {
+        picture_paste(picture, left, top, GREY, 1, 1, edge);
+        ++*drawing->unreadable;
+        return STATUS_OK;
+    }
+    if (status != STATUS_OK) return status_fail(error, status, "%s", reason.text);
+    const Image *image = &drawing->fitted.image;
     int64_t longer = image->width > image->height ? image->width : image->height;
     int64_t width = image->width * edge / longer, height = image->height * edge / longer;
     width = width > 0 ? width : 1;
     height = height > 0 ? height : 1;
-    size_t source_bytes = image_planes_bytes(image->width, image->height);
-    data_buffer_resize(&scratch->planes, source_bytes + image_planes_bytes(width, height));
-    uint8_t *planes = scratch->planes.bytes, *fitted = planes + source_bytes;
-    image_planes_split(image->rgb, image->width * image->height, planes);
-    ImageResizeSource source = {.planes = planes,
-                                .picture_height = image->height,
-                                .picture_width = image->width,
-                                .height = image->height,
-                                .width = image->width};
-    ImageResizeTarget target = {.height = height, .width = width, .rows = height, .columns = width};
-    image_resize(&source, &target, fitted, &scratch->resize);
-    image_reserve(image, width, height);
-    for (int64_t i = 0; i < width * height; i++)
-        for (int64_t c = 0; c < 3; c++)
-            image->rgb[3 * i + c] = fitted[c * width * height + i];
-}
-
-/* The cell whose corner is at (left, top). */
-static Status draw_cell(Picture *picture, const ContactSheetCell *cell, int64_t left, int64_t top,
-                        int64_t edge, Scratch *scratch, int64_t *unreadable, Error *error)
-{
-    Error reason = {0};
-    const Image *image = &scratch->image;
-    Status status = data_set_load_image(cell->set, cell->index, &scratch->image, &scratch->encoded, &reason);
-    if (status == STATUS_INPUT) {
-        picture_paste(picture, left, top, GREY, 1, 1, edge);
-        ++*unreadable;
-        return STATUS_OK;
-    }
-    if (status != STATUS_OK) return status_fail(error, status, "%s", reason.text);
-    fit(scratch, edge);
-    picture_paste(picture, left + (edge - image->width) / 2, top + (edge - image->height) / 2, image->rgb,
-                  image->width, image->height, 1);
+    fitted_image_resize(&drawing->fitted, width, height);
+    fitted_image_interleave(drawing->rgb, drawing->fitted.fitted, width, height);
+    picture_paste(picture, left + (edge - width) / 2, top + (edge - height) / 2, drawing->rgb, width, height,
+                  1);
     return STATUS_OK;
 }
 
-Status contact_sheet_draw(Picture *picture, const ContactSheet *sheet, int64_t *unreadable, Error *error)
+/* Lines of text below any cell. */
+static int64_t lines_of(const ContactSheet *sheet)
+{
+    int64_t most = 0;
+    for (int64_t i = 0; i < sheet->starts[sheet->rows]; i++) {
+        int64_t lines = (sheet->cells[i].title != NULL) + (sheet->cells[i].note[0] != '\0');
+        most = lines > most ? lines : most;
+    }
+    return most;
+}
+
+/* One size for all titles. */
+static int letters_of(const ContactSheet *sheet)
+{
+    int letters = LETTERS;
+    for (int64_t i = 0; i < sheet->starts[sheet->rows]; i++)
+        if (sheet->cells[i].title)
+            letters =
+                picture_overlay_letters(sheet->cells[i].title, sheet->edge + GAP, LETTERS_LEAST, letters);
+    return letters;
+}
+
+Status contact_sheet_draw(Picture *picture, const ContactSheet *sheet, PictureOverlay *overlay,
+                          int64_t *unreadable, Error *error)
 {
     CHECK(sheet->rows > 0 && sheet->columns > 0 && sheet->edge > 0);
     int64_t edge = sheet->edge, columns = 1, pitch = edge + GAP;
@@ -77,22 +105,26 @@ Status contact_sheet_draw(Picture *picture, const ContactSheet *sheet, int64_t *
         CHECK(cells > 0);
         if (cells > columns) columns = cells < sheet->columns ? cells : sheet->columns;
     }
-    int64_t margin = GAP + FRAME, row_height = edge + 2 * FRAME + GAP;
+    int64_t margin = GAP + FRAME, text = overlay ? LINE * lines_of(sheet) : 0;
+    int64_t row_height = edge + 2 * FRAME + GAP + text;
     picture_init(picture, 2 * margin + edge + (columns - 1) * pitch + (columns > 1 ? APART : 0),
                  GAP + sheet->rows * row_height);
     *unreadable = 0;
-    Scratch scratch = {0};
+    Drawing drawing = {.sheet = sheet,
+                       .picture = picture,
+                       .overlay = overlay,
+                       .rgb = memory_alloc_array((size_t)edge, (size_t)(3 * edge)),
+                       .letters = letters_of(sheet),
+                       .unreadable = unreadable};
     Status status = STATUS_OK;
     for (int64_t r = 0; r < sheet->rows && status == STATUS_OK; r++) {
-        int64_t top = margin + r * row_height;
-        picture_paste(picture, GAP, top - FRAME, FRAME_COLOR, 1, 1, edge + 2 * FRAME);
-        picture_paste(picture, margin, top, WHITE, 1, 1, edge);
-        int64_t cells = sheet->starts[r + 1] - sheet->starts[r];
+        int64_t top = margin + r * row_height, cells = sheet->starts[r + 1] - sheet->starts[r];
+        draw_frame(&drawing, FIRST, margin, top);
         for (int64_t i = 0; i < cells && i < columns && status == STATUS_OK; i++)
-            status =
-                draw_cell(picture, &sheet->cells[sheet->starts[r] + i],
-                          margin + i * pitch + (i > 0 ? APART : 0), top, edge, &scratch, unreadable, error);
+            status = draw_cell(&drawing, &sheet->cells[sheet->starts[r] + i],
+                               margin + i * pitch + (i > 0 ? APART : 0), top, error);
     }
-    scratch_fini(&scratch);
+    fitted_image_fini(&drawing.fitted);
+    memory_free(drawing.rgb);
     return status;
 }

@@ -32,12 +32,12 @@ static Status name_files(Files *files, const char *output, Error *error)
     return STATUS_OK;
 }
 
-static Status write_script(const Files *files, const char *script, int width, int height, Error *error)
+static Status write_script(const Files *files, const char *script, const GnuplotPage *page, Error *error)
 {
     FILE *file = fopen(files->script, "w");
     if (!file) return status_fail(error, STATUS_FAILED, "%s: %s", files->script, strerror(errno));
-    fprintf(file, "set terminal pngcairo size %d,%d font 'sans,11' background '#ffffff'\nset output '%s'\n%s",
-            width, height, files->picture, script);
+    fprintf(file, "set terminal pngcairo size %d,%d font 'sans,%.2f' background '%s'\nset output '%s'\n%s",
+            page->width, page->height, page->points, page->background, files->picture, script);
     if (fclose(file) == 0) return STATUS_OK;
     return status_fail(error, STATUS_FAILED, "%s: %s", files->script, strerror(errno));
 }
@@ -61,32 +61,59 @@ static int run_child(const Files *files)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-/* The first line of its complaint that is not empty. */
-static void first_message(const Files *files, char *line, int size)
+/* The last line of its complaint, which says why; those before it quote the script. */
+static void last_message(const Files *files, char *line, int size)
 {
+    char next[256];
     line[0] = '\0';
     FILE *file = fopen(files->messages, "r");
     if (!file) return;
-    while (fgets(line, size, file) && strspn(line, " \t\n^") == strlen(line))
-        ;
+    while (fgets(next, sizeof next, file))
+        if (strspn(next, " \t\n^") != strlen(next)) snprintf(line, (size_t)size, "%s", next);
     fclose(file);
     line[strcspn(line, "\n")] = '\0';
 }
 
-Status gnuplot_draw(const char *script, int width, int height, const char *output, Error *error)
+int gnuplot_character(const char *text)
+{
+    unsigned char lead = (unsigned char)*text;
+    int bytes = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
+    for (int i = 1; i < bytes; i++)
+        if (((unsigned char)text[i] & 0xc0) != 0x80) return 0;
+    return bytes;
+}
+
+void gnuplot_quote(FILE *out, const char *text)
+{
+    fputc('\'', out);
+    while (*text) {
+        int bytes = gnuplot_character(text);
+        if (bytes == 0 || (unsigned char)*text < ' ')
+            fputc('?', out);
+        else if (*text == '\'')
+            fputs("''", out);
+        else
+            fwrite(text, 1, (size_t)bytes, out);
+        text += bytes ? bytes : 1;
+    }
+    fputc('\'', out);
+}
+
+Status gnuplot_draw(const char *script, const GnuplotPage *page, const char *output, Error *error)
 {
     Files files;
     TRY(name_files(&files, output, error));
-    TRY(write_script(&files, script, width, height, error));
+    TRY(write_script(&files, script, page, error));
     int exit_status = run_child(&files);
     char message[256];
-    first_message(&files, message, sizeof message);
+    last_message(&files, message, sizeof message);
     unlink(files.script);
     unlink(files.messages);
     if (exit_status == 0) return atomic_file_commit(files.picture, output, error);
     unlink(files.picture);
     if (exit_status == COMMAND_MISSING)
-        return status_fail(error, STATUS_FAILED,
-                           "gnuplot is needed for curves and cannot be started (package gnuplot-nox)");
+        return status_fail(
+            error, STATUS_FAILED,
+            "gnuplot is needed for curves and captions and cannot be started (package gnuplot-nox)");
     return status_fail(error, STATUS_FAILED, "gnuplot failed with status %d: %s", exit_status, message);
 }

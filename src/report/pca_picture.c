@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BINS = 256, COLORS = 3, CELL_MIN = 224, GAP = 8 };
+enum { BINS = 256, COLORS = 3, GAP = 8, CLOSE = 4 }; /* the latter two in pixels */
 
 static const double CLIPPED = 0.01;          /* share of patches beyond each end of the colour scale */
 static const double FOREGROUND_LEAST = 0.02; /* below this share the threshold has found nothing */
@@ -47,35 +47,62 @@ double pca_picture_threshold(const float *values, int64_t n)
 
 /* --- foreground --- */
 
-static bool at_border(const PcaPictureInput *input, int64_t patch)
+static bool at_border(const PatchPicture *picture, int64_t at)
 {
-    int64_t at = patch % (input->grid_height * input->grid_width);
-    int64_t y = at / input->grid_width, x = at % input->grid_width;
-    return y == 0 || x == 0 || y == input->grid_height - 1 || x == input->grid_width - 1;
+    int64_t y = at / picture->grid_width, x = at % picture->grid_width;
+    return y == 0 || x == 0 || y == picture->grid_height - 1 || x == picture->grid_width - 1;
 }
 
-static void find_foreground(const PcaPictureInput *input, int64_t n, uint8_t *foreground)
+/* Whether the patches above the threshold have the smaller share at the borders of the pictures. */
+static bool front_is_above(const PatchPictures *pictures, const float *values, double threshold)
 {
-    memset(foreground, 1, (size_t)n);
-    if (input->keep_background) return;
+    int64_t border[2] = {0}, all[2] = {0};
+    for (int64_t i = 0; i < pictures->count; i++) {
+        const PatchPicture *picture = &pictures->pictures[i];
+        for (int64_t at = 0; at < picture->grid_height * picture->grid_width; at++) {
+            int side = (double)values[picture->first + at] > threshold;
+            all[side]++;
+            border[side] += at_border(picture, at);
+        }
+    }
+    return border[1] * all[0] <= border[0] * all[1]; /* compared without division */
+}
+
+static double deviation(const float *values, int64_t n)
+{
+    double sum = 0.0, squares = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += (double)values[i];
+        squares += (double)values[i] * (double)values[i];
+    }
+    return sqrt(fmax(squares / (double)n - sum / (double)n * (sum / (double)n), 0.0));
+}
+
+static void find_foreground(PcaColors *colors, const PatchPictures *pictures, const PcaOptions *options)
+{
+    int64_t n = pictures->patches, kept = 0;
+    colors->share = 1.0;
+    memset(colors->foreground, 1, (size_t)n);
+    if (options->foreground == PCA_FOREGROUND_ALL) return;
     PrincipalComponents first;
-    principal_components_fit(&first, input->tokens, NULL, n, input->d, 1);
+    principal_components_fit(&first, pictures->tokens, NULL, n, pictures->d, 1);
     float *values = memory_alloc_array((size_t)n, sizeof *values);
-    principal_components_project(&first, input->tokens, n, values);
+    principal_components_project(&first, pictures->tokens, n, values);
     principal_components_fini(&first);
 
-    double threshold = pca_picture_threshold(values, n);
-    int64_t border[2] = {0}, all[2] = {0};
-    for (int64_t i = 0; i < n; i++) {
-        int side = (double)values[i] > threshold;
-        all[side]++;
-        border[side] += at_border(input, i);
-    }
-    /* share of each side's patches that lie at a border, compared without division */
-    int front = border[1] * all[0] <= border[0] * all[1];
-    if ((double)all[front] >= FOREGROUND_LEAST * (double)n)
-        for (int64_t i = 0; i < n; i++)
-            foreground[i] = ((double)values[i] > threshold) == front;
+    double spread = deviation(values, n);
+    double threshold =
+        options->has_threshold ? options->threshold * spread : pca_picture_threshold(values, n);
+    bool is_auto = options->foreground == PCA_FOREGROUND_AUTO;
+    colors->threshold = spread > 0.0 ? threshold / spread : 0.0;
+    colors->above =
+        is_auto ? front_is_above(pictures, values, threshold) : options->foreground == PCA_FOREGROUND_ABOVE;
+    for (int64_t i = 0; i < n; i++)
+        kept += colors->foreground[i] = ((double)values[i] > threshold) == colors->above;
+    if (kept == 0 || (is_auto && (double)kept < FOREGROUND_LEAST * (double)n))
+        memset(colors->foreground, 1, (size_t)n);
+    else
+        colors->share = (double)kept / (double)n;
     memory_free(values);
 }
 
@@ -102,35 +129,35 @@ static void color_range(const float *values, const uint8_t *foreground, int64_t 
     memory_free(sorted);
 }
 
-static double total_variance(const PcaPictureInput *input, const PrincipalComponents *pca,
-                             const uint8_t *foreground, int64_t n)
+static double total_variance(const PatchPictures *pictures, const PrincipalComponents *pca,
+                             const uint8_t *foreground)
 {
     double sum = 0.0;
-    int64_t count = 0;
-    for (int64_t i = 0; i < n; i++) {
+    int64_t count = 0, d = pictures->d;
+    for (int64_t i = 0; i < pictures->patches; i++) {
         if (!foreground[i]) continue;
         count++;
-        for (int64_t k = 0; k < input->d; k++) {
-            double difference = (double)input->tokens[i * input->d + k] - pca->mean[k];
+        for (int64_t k = 0; k < d; k++) {
+            double difference = (double)pictures->tokens[i * d + k] - pca->mean[k];
             sum += difference * difference;
         }
     }
     return sum / (double)count;
 }
 
-void pca_picture_colors(PcaColors *colors, const PcaPictureInput *input)
+void pca_picture_colors(PcaColors *colors, const PatchPictures *pictures, const PcaOptions *options)
 {
-    int64_t n = input->images * input->grid_height * input->grid_width;
-    CHECK(n > 0 && input->d >= COLORS);
+    int64_t n = pictures->patches, d = pictures->d;
+    CHECK(n > 0 && d >= COLORS);
     *colors =
         (PcaColors){.foreground = memory_alloc((size_t)n), .colors = memory_alloc_array((size_t)n, COLORS)};
-    find_foreground(input, n, colors->foreground);
+    find_foreground(colors, pictures, options);
 
     PrincipalComponents pca;
-    principal_components_fit(&pca, input->tokens, colors->foreground, n, input->d, COLORS);
+    principal_components_fit(&pca, pictures->tokens, colors->foreground, n, d, COLORS);
     float *values = memory_alloc_array((size_t)n, COLORS * sizeof *values);
-    principal_components_project(&pca, input->tokens, n, values);
-    double total = total_variance(input, &pca, colors->foreground, n);
+    principal_components_project(&pca, pictures->tokens, n, values);
+    double total = total_variance(pictures, &pca, colors->foreground);
     for (int c = 0; c < COLORS; c++) {
         float range[2];
         color_range(values, colors->foreground, n, c, range);
@@ -154,22 +181,44 @@ void pca_picture_colors_fini(PcaColors *colors)
     *colors = (PcaColors){0};
 }
 
-void pca_picture_draw(Picture *picture, const PcaPictureInput *input, const PcaColors *colors,
+/* --- drawing --- */
+
+/* Sizes of the row of pictures [first, end). */
+static void row_size(const PatchPictures *pictures, int64_t first, int64_t end, int64_t *width,
+                     int64_t *height)
+{
+    *width = GAP;
+    *height = 0;
+    for (int64_t i = first; i < end; i++) {
+        int64_t each = patch_pictures_height(pictures, i);
+        *width += patch_pictures_width(pictures, i) + GAP;
+        *height = each > *height ? each : *height;
+    }
+}
+
+void pca_picture_draw(Picture *picture, const PatchPictures *pictures, const PcaColors *colors,
                       int64_t columns)
 {
-    int64_t width = input->grid_width * input->patch_size, height = input->grid_height * input->patch_size;
-    int64_t scale = (CELL_MIN + width - 1) / width;
-    int64_t cell_width = width * scale, cell_height = height * scale;
-    if (columns > input->images) columns = input->images;
-    int64_t rows = (input->images + columns - 1) / columns;
-    /* an image and its map stand close, pairs apart */
-    int64_t pair = 2 * cell_height + GAP / 2 + 2 * GAP;
-    picture_init(picture, columns * (cell_width + GAP) + GAP, rows * pair);
-    for (int64_t i = 0; i < input->images; i++) {
-        int64_t left = GAP + i % columns * (cell_width + GAP), top = GAP + i / columns * pair;
-        int64_t patches = input->grid_height * input->grid_width;
-        picture_paste(picture, left, top, input->rgb + i * height * width * 3, width, height, scale);
-        picture_paste(picture, left, top + cell_height + GAP / 2, colors->colors + i * patches * COLORS,
-                      input->grid_width, input->grid_height, scale * input->patch_size);
+    int64_t widest = 0, top = GAP, width, height;
+    for (int64_t first = 0; first < pictures->count; first += columns) {
+        int64_t end = first + columns < pictures->count ? first + columns : pictures->count;
+        row_size(pictures, first, end, &width, &height);
+        widest = width > widest ? width : widest;
+        top += 2 * height + CLOSE + 2 * GAP; /* a picture and its map stand close, pairs apart */
+    }
+    picture_init(picture, widest, top - GAP);
+    top = GAP;
+    for (int64_t first = 0; first < pictures->count; first += columns) {
+        int64_t end = first + columns < pictures->count ? first + columns : pictures->count, left = GAP;
+        row_size(pictures, first, end, &width, &height);
+        for (int64_t i = first; i < end; i++) {
+            const PatchPicture *one = &pictures->pictures[i];
+            int64_t each = patch_pictures_height(pictures, i), side = patch_pictures_width(pictures, i);
+            picture_paste(picture, left, top + height - each, one->rgb, side, each, 1);
+            picture_paste(picture, left, top + height + CLOSE, colors->colors + one->first * COLORS,
+                          one->grid_width, one->grid_height, pictures->cell);
+            left += side + GAP;
+        }
+        top += 2 * height + CLOSE + 2 * GAP;
     }
 }

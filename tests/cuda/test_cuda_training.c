@@ -11,6 +11,7 @@
 
 #include "base/memory.h"
 #include "ckpt/checkpoint.h"
+#include "features/class_attention.h"
 #include "features/feature_stream.h"
 #include "train/train_state.h"
 
@@ -517,6 +518,30 @@ static Tokens patch_tokens(Training *t, const DataSet *set)
     return all;
 }
 
+enum { LOOKED_AT = 256 };
+
+/* What the class token of a drawn picture, two patches high, looks at; returns the numbers in out[LOOKED_AT].
+ */
+static int64_t attention(Training *t, float *out)
+{
+    FeatureBackbone backbone = {.vit = &t->state.ssl.vit,
+                                .weights = &t->state.ssl.teacher_weights[PARAM_BACKBONE],
+                                .levels = t->state.ssl.levels};
+    const VitConfig *config = &t->state.ssl.vit.config;
+    int64_t height = 2 * config->patch_size, width = 3 * config->patch_size;
+    int64_t n = config->num_heads * (1 + config->num_register_tokens + 6);
+    uint8_t *image = memory_alloc((size_t)(3 * height * width));
+    for (int64_t i = 0; i < 3 * height * width; i++)
+        image[i] = (uint8_t)(37 * i % 251);
+    OpsLimits limits = backbone_pass_limits(&backbone, 1, height, width);
+    Ops *ops = ops_create(t->device, &limits, &(OpsOptions){.threads = 1});
+    cr_assert_leq(n, LOOKED_AT);
+    class_attention_compute(&backbone, ops, image, height, width, config->depth - 1, out);
+    ops_destroy(ops);
+    memory_free(image);
+    return n;
+}
+
 Test(cuda_training, features_are_those_of_the_cpu)
 {
     TWIN_REQUIRE();
@@ -543,6 +568,11 @@ Test(cuda_training, features_are_those_of_the_cpu)
     memory_free(x.tokens);
     memory_free(y.tokens);
     data_set_destroy(set);
+    float of_cpu[LOOKED_AT], of_cuda[LOOKED_AT];
+    int64_t n = attention(&cpu, of_cpu);
+    cr_expect_eq(attention(&cuda, of_cuda), n);
+    apart = ssl_support_difference(of_cuda, of_cpu, n);
+    cr_expect(apart < LIMIT, "attention: differs by %g", apart);
     end(&cuda);
     end(&cpu);
 }

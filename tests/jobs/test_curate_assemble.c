@@ -277,18 +277,18 @@ Test(curate_assemble, sheets_are_drawn)
     cr_expect_eq(result.exit_status, 2);
     cr_expect(strstr(result.err, "--queries: no picture has the key 'p0'"), "%s", result.err);
     process_result_fini(&result);
-    /* margins of 9, a first cell, 12 beside it, then cells with 6 between */
+    /* margins of 13, a first cell, 12 beside it, then cells with 10 between; lines of class and similarity */
     curate_steps_run_well(&temp, 0, "retrieve", "parts",
                           WORDS("--features", pool.text, "--queries", pool.text, "--name", "c", SAMPLE));
     TempPath c = temp_folder_in(&temp, "parts/retrieve_c.h5");
     expect_drawn(WORDS("visualize", "neighbours", "--curation", c.text, "--data", POOL_DATA, "--queries",
-                       POOL_DATA, "--output", png.text, "--size", "20", "--count", "4"),
-                 png.text, 18 + 20 + 12 + 2 * 26, 6 + 4 * 32);
+                       POOL_DATA, "--output", png.text, "--drawn", "20", "--count", "4"),
+                 png.text, 26 + 20 + 12 + 2 * 30, 10 + 4 * (36 + 30));
     curate_steps_run_well(&temp, 0, "dedup", "parts",
                           WORDS("--features", pool.text, "curation.dedup.threshold=0.99"));
     expect_drawn(WORDS("visualize", "duplicates", "--curation", dedup.text, "--data", POOL_DATA, "--output",
-                       png.text, "--size", "20"),
-                 png.text, 18 + 20 + 12 + 26, 6 + 2 * 32);
+                       png.text, "--drawn", "20"),
+                 png.text, 26 + 20 + 12 + 30, 10 + 2 * 36);
 }
 
 /* --- what is refused --- */

@@ -1,5 +1,4 @@
-/* test_evaluate.c - extract, evaluate and visualize by the real program, on a checkpoint of two
- * iterations. */
+/* test_evaluate.c - extract and evaluate by the real program, on a checkpoint of two iterations. */
 #include "../support/process.h"
 #include "../support/temp_folder.h"
 #include "data/data_set.h"
@@ -115,16 +114,6 @@ static void extract(const char *run_folder, const char *data, const char *output
     const char *const words[] = {"extract", "--model",      run_folder, "--data",
                                  data,      "--output-dir", output,     NULL};
     run_well(ranks, words);
-}
-
-static void expect_png(const char *path)
-{
-    FILE *file = fopen(path, "rb");
-    cr_assert(file, "%s was not written", path);
-    char start[8];
-    cr_expect_eq(fread(start, 1, 8, file), 8);
-    cr_expect_eq(memcmp(start, "\x89PNG\r\n\x1a\n", 8), 0);
-    fclose(file);
 }
 
 Test(evaluate, checkpoint_and_its_features_give_the_same_figures, .timeout = 120)
@@ -341,10 +330,10 @@ Test(evaluate, a_stopped_linear_training_goes_on_bit_for_bit, .timeout = 120)
     temp_folder_destroy(&folder);
 }
 
-Test(evaluate, the_run_evaluates_itself_as_the_job_does_and_draws_pictures, .timeout = 120)
+Test(evaluate, the_run_evaluates_itself_as_the_job_does, .timeout = 120)
 {
     TempFolder folder = temp_folder_create();
-    char model[TEXT], curves[TEXT], pca[TEXT];
+    char model[TEXT];
     make_run(&folder, model);
     char *written = temp_folder_read(&folder, "run/eval/training_1/knn.json");
     cJSON *during = cJSON_Parse(written);
@@ -355,16 +344,6 @@ Test(evaluate, the_run_evaluates_itself_as_the_job_does_and_draws_pictures, .tim
     temp_folder_free_text(written);
     cJSON_Delete(during);
     cJSON_Delete(job);
-
-    snprintf(curves, sizeof curves, "%s/curves.png", folder.path);
-    snprintf(pca, sizeof pca, "%s/pca.png", folder.path);
-    const char *const draw_curves[] = {"visualize", "curves", "--run", model, "--output", curves, NULL};
-    const char *const draw_pca[] = {"visualize", "pca", "--model",  model, "--data", VAL_DATA, "--count", "3",
-                                    "--size",    "64",  "--output", pca,   NULL};
-    run_well(0, draw_curves);
-    run_well(2, draw_pca);
-    expect_png(curves);
-    expect_png(pca);
     temp_folder_destroy(&folder);
 }
 
@@ -481,8 +460,6 @@ Test(evaluate, refuses_what_cannot_work_with_one_line, .timeout = 120)
          "/nonexistent/t.json",
          2},
         {{"extract", "--model", model, "--data", TRAIN_DATA}, "--output-dir", 0},
-        {{"visualize", "pca", "--output", "x.png", "--model", model}, "--data", 0},
-        {{"visualize", "curves", "--output", "x.png", "--run", folder.path}, "training_metrics.json", 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Line line = {0};

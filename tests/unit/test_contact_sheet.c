@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { EDGE = 24, MARGIN = 9, PITCH = EDGE + 6, ROW = EDGE + 12 };
+enum { EDGE = 24, MARGIN = 13, PITCH = EDGE + 10, ROW = EDGE + 16 };
 
 /* 0: 20 x 10, red; 1: 6 x 12, green; 2: damaged; 3: 24 x 24, blue. */
 static DataSet *write_set(const TempFolder *temp)
@@ -45,17 +45,22 @@ Test(contact_sheet, pictures_stand_in_rows)
 {
     TempFolder temp = temp_folder_create();
     DataSet *set = write_set(&temp);
-    ContactSheetCell cells[] = {{set, 0}, {set, 1}, {set, 2}, {set, 3},
-                                {set, 1}, {set, 0}, {set, 3}, {set, 3}};
+    const int64_t index[] = {0, 1, 2, 3, 1, 0, 3, 3};
+    ContactSheetCell cells[8] = {0};
+    for (int i = 0; i < 8; i++)
+        cells[i] = (ContactSheetCell){.set = set, .index = index[i]};
+    cells[4].frame = CONTACT_SHEET_RIGHT;
+    cells[5].frame = CONTACT_SHEET_WRONG;
     ContactSheet sheet = {
         .cells = cells, .starts = (int64_t[]){0, 3, 8}, .rows = 2, .columns = 3, .edge = EDGE};
     Picture picture;
     Error error = {0};
     int64_t unreadable;
-    cr_assert_eq(contact_sheet_draw(&picture, &sheet, &unreadable, &error), STATUS_OK, "%s", error.text);
+    cr_assert_eq(contact_sheet_draw(&picture, &sheet, NULL, &unreadable, &error), STATUS_OK, "%s",
+                 error.text);
     cr_expect_eq(unreadable, 1);
     cr_assert_eq(picture.width, 2 * MARGIN + EDGE + 12 + 2 * PITCH);
-    cr_assert_eq(picture.height, 6 + 2 * ROW);
+    cr_assert_eq(picture.height, 10 + 2 * ROW);
     int64_t second = MARGIN + PITCH + 12, third = second + PITCH;
     expect_color(&picture, MARGIN - 1, MARGIN - 1, 222, 88, 0); /* frames */
     expect_color(&picture, MARGIN + EDGE + 2, MARGIN + ROW + 5, 222, 88, 0);
@@ -71,12 +76,15 @@ Test(contact_sheet, pictures_stand_in_rows)
     expect_color(&picture, MARGIN, MARGIN + ROW, 0, 0, 200); /* the second row, cut to 3 */
     expect_color(&picture, second + 6, MARGIN + ROW, 0, 200, 0);
     expect_color(&picture, third, MARGIN + ROW + 6, 200, 0, 0);
+    expect_color(&picture, second - 3, MARGIN + ROW, 0, 158, 61); /* of the query's class, and of another */
+    expect_color(&picture, third + EDGE + 2, MARGIN + ROW - 3, 214, 39, 40);
+    expect_color(&picture, second - 3, MARGIN, 255, 255, 255);
     picture_fini(&picture);
 
     sheet.rows = 1;
     sheet.starts = (int64_t[]){3, 4}; /* one picture: no more than its frame */
-    cr_assert_eq(contact_sheet_draw(&picture, &sheet, &unreadable, &error), STATUS_OK);
-    cr_expect(unreadable == 0 && picture.width == 2 * MARGIN + EDGE && picture.height == 6 + ROW);
+    cr_assert_eq(contact_sheet_draw(&picture, &sheet, NULL, &unreadable, &error), STATUS_OK);
+    cr_expect(unreadable == 0 && picture.width == 2 * MARGIN + EDGE && picture.height == 10 + ROW);
     expect_color(&picture, MARGIN + EDGE - 1, MARGIN + EDGE - 1, 0, 0, 200);
     picture_fini(&picture);
     data_set_destroy(set);

@@ -1,6 +1,4 @@
-/* test_principal_components.c - components of data whose components are known, and the picture made of them.
- */
-#include "report/pca_picture.h"
+/* test_principal_components.c - components of data whose components are known. */
 #include "report/principal_components.h"
 
 #include "base/memory.h"
@@ -115,54 +113,4 @@ Test(principal_components, data_without_variance_are_no_trouble)
             cr_expect(isfinite(pca.axes[c * 4 + k]));
     }
     principal_components_fini(&pca);
-}
-
-Test(pca_picture, threshold_separates_two_heaps)
-{
-    float values[300];
-    Rng rng = rng_at(14, RNG_TEST, 0, 0);
-    for (int i = 0; i < 300; i++)
-        values[i] = (float)((i % 3 ? -4.0 : 5.0) + 0.5 * rng_normal(&rng));
-    double threshold = pca_picture_threshold(values, 300);
-    cr_expect(threshold > -2.5 && threshold < 3.5, "%g", threshold);
-    float same[3] = {2.0f, 2.0f, 2.0f};
-    cr_expect(isfinite(pca_picture_threshold(same, 3)));
-}
-
-/* Two images of 6 x 8 patches, an object of 2 x 3 patches in each at another place. */
-Test(pca_picture, the_object_is_the_foreground_and_the_picture_has_its_size)
-{
-    enum { H = 6, W = 8, P = 4, DIM = 10 };
-    float tokens[2 * H * W * DIM];
-    uint8_t rgb[2 * H * P * W * P * 3], object[2 * H * W];
-    memset(rgb, 77, sizeof rgb);
-    Rng rng = rng_at(15, RNG_TEST, 0, 0);
-    for (int i = 0; i < 2 * H * W; i++) {
-        int image = i / (H * W), y = i / W % H, x = i % W;
-        object[i] = y >= 2 && y < 4 && x >= 1 + 3 * image && x < 4 + 3 * image;
-        for (int k = 0; k < DIM; k++)
-            tokens[i * DIM + k] = (float)(0.1 * rng_normal(&rng) + (object[i] ? 3.0 * (k % 2) : 1.0));
-    }
-    PcaPictureInput input = {.images = 2,
-                             .grid_height = H,
-                             .grid_width = W,
-                             .d = DIM,
-                             .tokens = tokens,
-                             .patch_size = P,
-                             .rgb = rgb};
-    PcaColors colors;
-    pca_picture_colors(&colors, &input);
-    cr_expect_eq(memcmp(colors.foreground, object, sizeof object), 0);
-    for (int i = 0; i < 2 * H * W; i++)
-        if (!object[i])
-            cr_expect(!colors.colors[3 * i] && !colors.colors[3 * i + 1] && !colors.colors[3 * i + 2]);
-    Picture picture;
-    pca_picture_draw(&picture, &input, &colors, 8);
-    cr_expect_eq(picture.width, 2 * (224 + 8) + 8);
-    /* the object's first patch, in the middle of the map's cell: scale 7, patches of 28 pixels, map 4 below
-     * the image */
-    int64_t x = 8 + 1 * 28 + 14, y = 8 + 168 + 4 + 2 * 28 + 14;
-    cr_expect_eq(memcmp(picture.rgb + (y * picture.width + x) * 3, colors.colors + (2 * W + 1) * 3, 3), 0);
-    picture_fini(&picture);
-    pca_picture_colors_fini(&colors);
 }
