@@ -1,15 +1,14 @@
 /* job_visualize.c - pictures of what a model sees and how a training went.
  *
  *   dinobatch visualize pca|matches|attention --model CHECKPOINT|RUN_FOLDER --data SPEC --output FILE.png
- *                           [--which teacher|student] [--count N] [--size PIXELS] [--drawn PIXELS]
- * [--grayscale] pca, matches: [--foreground auto|above|below|all] [--threshold DEVIATIONS] pca: [--columns N]
- * matches: [--lines N]   attention: [--block N] [--mass SHARE] dinobatch visualize curves --run RUN_FOLDER...
- * --output FILE.png dinobatch visualize duplicates --curation dedup.h5 --data SPEC... --output FILE.png
- *   dinobatch visualize neighbours --curation retrieve_NAME.h5 --data SPEC... --queries SPEC...
- *                                | --train-features FILE [--val-features FILE] --data SPEC... [--queries
- * SPEC...] | --model PATH --data SPEC [--queries SPEC]
- *                                  --output FILE.png
- *             both: [--count N] [--columns N] [--drawn PIXELS]
+ *                 [--which teacher|student] [--count N] [--size PIXELS] [--drawn PIXELS]
+ *       pca, matches: [--foreground auto|above|below|all] [--threshold DEVIATIONS]
+ *       pca: [--columns N]   matches: [--lines N]   attention: [--block N] [--mass SHARE]
+ *   dinobatch visualize curves --run RUN_FOLDER... --output FILE.png
+ *   dinobatch visualize duplicates --curation dedup.h5 --data SPEC... --output FILE.png
+ *   dinobatch visualize neighbours --output FILE.png --data SPEC... [--queries SPEC...]
+ *                 --curation retrieve_NAME.h5 | --train-features FILE [--val-features FILE] | --model PATH
+ *       the last two: [--count N] [--columns N] [--drawn PIXELS]
  */
 #include "job_visualize.h"
 
@@ -41,10 +40,6 @@ const OptionSpec job_visualize_options[] = {
     {"drawn", "PIXELS",
      "side of a picture as it is drawn: pca, matches, attention: the shorter one, about (default: 224); "
      "duplicates, neighbours: the longer one (default: 96)",
-     false},
-    {"grayscale", NULL,
-     "pca, matches, attention: the network sees them so, for one that was trained on such crops alone "
-     "(crops.grayscale_probability 1)",
      false},
     {"columns", "N", "pca: pictures a row (default: 8); duplicates, neighbours: (default: 9)", false},
     {"foreground", "auto|above|below|all",

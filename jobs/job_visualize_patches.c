@@ -25,7 +25,7 @@ typedef struct {
     int64_t count, size, drawn, columns, lines;
     int64_t block; /* from 1; 0: the last one */
     double mass;
-    bool captions, grayscale;
+    bool captions;
     PcaOptions pca;
 } Request;
 
@@ -67,8 +67,7 @@ static Status parse(const JobContext *context, const char *what, int64_t count, 
     *request = (Request){.what = what,
                          .data = options_get(options, "data"),
                          .output = options_get(options, "output"),
-                         .captions = !options_get(options, "no-captions"),
-                         .grayscale = options_get(options, "grayscale") != NULL};
+                         .captions = !options_get(options, "no-captions")};
     if (!options_get(options, "model"))
         return status_fail(error, STATUS_INPUT, "visualize %s needs --model PATH", what);
     if (!request->data) return status_fail(error, STATUS_INPUT, "visualize %s needs --data SPEC", what);
@@ -175,8 +174,9 @@ static Status draw(Scene *scene, const EvalModel *model, DrawScene *draw_scene, 
 {
     const Request *request = scene->request;
     const JobContext *context = scene->context;
-    PatchPicturesParams params = {
-        .patch_size = model->vit.config.patch_size, .drawn = request->drawn, .grayscale = request->grayscale};
+    PatchPicturesParams params = {.patch_size = model->vit.config.patch_size,
+                                  .drawn = request->drawn,
+                                  .grayscale = eval_sets_input(&model->config).grayscale};
     OpsOptions options;
     TRY(choose_size(request, model, &params.size, error));
     TRY(ops_options_from(&options, &model->config, context->device, job_threads(context, &model->config),

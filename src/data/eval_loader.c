@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "data/image/image_color.h"
 #include "data/image/image_turn.h"
 #include "data/loader_core.h"
 
@@ -71,6 +72,7 @@ static void transform(const EvalLoader *loader, AugmentScratch *scratch, const A
         augment_eval_box(box, params->resize_size, params->crop_size, out, scratch);
     else
         augment_resize_box(box, size.height, size.width, filter, out, scratch);
+    if (params->grayscale) image_color_grayscale(out, size.height * size.width);
 }
 
 /* All views of the thread's picture, from image `first` of the batch on. */

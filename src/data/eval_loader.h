@@ -52,6 +52,7 @@ typedef struct {
     int64_t step; /* pictures from the first of a batch to that of the next; 0: batch_size, no less */
     const ImageViews *views; /* of each picture; NULL: the whole alone; borrowed */
     bool upside_down;        /* each picture is turned so before anything else */
+    bool grayscale;          /* images are grey: three planes that are the same */
     int64_t first, last;     /* pictures [first, last) of the set, this rank's part; may be empty */
     int num_workers;         /* 0: eval_loader_next does the work itself */
     int64_t prefetch;        /* batches ahead; at least 1 with threads */

@@ -141,7 +141,8 @@ static LoaderParams training_loader(const Work *w)
                         .scale_max = 1.0,
                         .ratio_min = 3.0 / 4.0,
                         .ratio_max = 4.0 / 3.0,
-                        .flip = 0.5};
+                        .flip = 0.5,
+                        .grayscale = w->input.grayscale ? 1.0 : 0.0};
     AugmentParams augment = augment_params_default();
     augment.global[0] = augment.global[1] = augment.local = view;
     augment.local_count = 0;

@@ -21,6 +21,7 @@ FeatureInput eval_sets_input(const Config *config)
     FeatureInput input = {.crop_size = config->evaluation.crop_size,
                           .resize_size = config->evaluation.resize_size,
                           .batch_size = config->evaluation.batch_size,
+                          .grayscale = config->crops.grayscale_probability >= 1.0,
                           .num_workers = (int)config->train.num_workers};
     if (input.crop_size == 0) input.crop_size = config->crops.global_crops_size;
     if (input.resize_size == 0) input.resize_size = lround((double)input.crop_size * 256.0 / 224.0);

@@ -23,7 +23,9 @@ typedef struct {
 typedef struct EvalSets EvalSets;
 
 /* How an evaluation makes the network's input: evaluation.{resize,crop,batch}_size with their zeros
- * resolved. */
+ * resolved. DEVIATION: a network whose crops were all grey (crops.grayscale_probability 1) is shown grey
+ * pictures; to the reference, which has no such network, colours would be something that it has never seen.
+ */
 FeatureInput eval_sets_input(const Config *config);
 
 /* A data set as evaluation.limit wants it: of more images than that, every so manieth. Owned by the caller.

@@ -50,7 +50,7 @@ typedef struct {
     int64_t most_patches;           /* of EVAL_NATIVE */
     int64_t batch_size; /* images of one pass at most; all views of a picture are in one, whatever it says */
     int num_workers;    /* loader threads of this rank; 0: none */
-    bool upside_down;   /* as in EvalLoaderParams */
+    bool upside_down, grayscale; /* as in EvalLoaderParams */
 } FeatureInput;
 
 typedef struct {

@@ -219,6 +219,7 @@ EvalLoaderParams feature_work_loader(const FeatureExtractor *extractor, int64_t 
                                .batch_size = feature_work_pictures(extractor),
                                .views = extractor->views,
                                .upside_down = input->upside_down,
+                               .grayscale = input->grayscale,
                                .first = first,
                                .last = last,
                                .num_workers = input->num_workers,

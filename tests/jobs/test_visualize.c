@@ -118,7 +118,7 @@ static void draw_patches(const char *model)
     /* 4 x 6, 12 x 4 and 4 x 4 patches of 10 pixels; the damaged picture is left out */
     expect_drawn(0,
                  WORDS("pca", "--model", model, "--data", data, "--size", "33", "--drawn", "40",
-                       "--foreground", "all", "--grayscale"),
+                       "--foreground", "all"),
                  png.text, 4 * 8 + 40 + 120 + 40, 8 + 2 * 60 + 4 + 8);
     expect_drawn(0,
                  WORDS("attention", "--model", model, "--data", data, "--size", "33", "--drawn", "40",

@@ -7,7 +7,6 @@ cd "$(dirname "$0")/../.."
 bin=${DINOBATCH:-build/dinobatch}
 configs=(--config-file jobs/configs/demo.yaml)
 ranks=${DEMO_RANKS:-2}
-seen=()
 
 step() { printf '\n=== %s\n' "$*" >&2; }
 
@@ -48,7 +47,6 @@ else
     $bin synth --data "synthetic:classes=10,size=32,count=$count,seed=$seed" --format hdf5 --output-dir "$out/data/$name"
   done
   pictures="hdf5:$out/data/val/*.h5"
-  seen=(--grayscale) # as its crops were
   classes=10
   bank="hdf5:$out/data/bank/*.h5" queries="hdf5:$out/data/val/*.h5"
   data=(train.dataset_path="hdf5:$out/data/train/*.h5" evaluation.train_dataset_path="$bank"
@@ -65,7 +63,7 @@ fi
 
 step "pictures"
 $bin visualize curves --run "$out" --output "$out/curves.png"
-$bin visualize pca --model "$out" --data "$pictures" --count 12 "${seen[@]}" --output "$out/pca.png"
+$bin visualize pca --model "$out" --data "$pictures" --count 12 --output "$out/pca.png"
 
 newest=$(cat "$out/checkpoints/last_checkpoint")
 step "done"

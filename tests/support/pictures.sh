@@ -10,9 +10,9 @@ results=results/pictures
 rm -rf "$out"
 mkdir -p "$out" "$results"
 
-# --- the network. It was trained on grey crops of 32 px in patches of 8, so it sees these in grey, at 128 px.
+# --- the network. It was trained on crops of 32 px in patches of 8; it sees these at 128 px.
 drawn=synthetic:classes=10,size=224,count=1000,seed=8
-seen=(--model "$model" --size 128 --grayscale)
+seen=(--model "$model" --size 128)
 "$bin" synth --data synthetic:classes=10,size=224,count=200,seed=7 --output-dir "$out/drawn"
 "$bin" visualize pca "${seen[@]}" --data "$drawn" --count 10 --columns 5 --drawn 128 --output "$results/pca.png"
 "$bin" visualize attention "${seen[@]}" --data "$drawn" --count 5 --drawn 128 --output "$results/attention.png"

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "data/augment.h"
 #include "data/eval_loader.h"
+#include "data/image/image_color.h"
 #include "data/image/image_turn.h"
 #include "data/image_encode.h"
 
@@ -256,4 +257,51 @@ Test(image_views, a_loader_makes_all_views_of_each_picture)
     augment_scratch_destroy(scratch);
     data_set_destroy(set);
     temp_folder_destroy(&folder);
+}
+
+/* All images of a set, of [3, 20, 20] each; memory_free. */
+static uint8_t *all_images(const DataSet *set, bool grayscale)
+{
+    enum { PIXELS = 20 * 20 };
+    int64_t count = data_set_count(set), at = 0;
+    EvalLoaderParams params = {.resize_size = 24,
+                               .crop_size = 20,
+                               .batch_size = 3,
+                               .grayscale = grayscale,
+                               .last = count,
+                               .prefetch = 1};
+    EvalLoader *loader;
+    EvalBatch *batch;
+    uint8_t *images = memory_alloc((size_t)(count * 3 * PIXELS));
+    cr_assert_eq(eval_loader_create(&loader, &params, set, NULL), STATUS_OK);
+    for (;;) {
+        cr_assert_eq(eval_loader_next(loader, &batch, NULL), STATUS_OK);
+        if (!batch) break;
+        for (int64_t i = 0; i < batch->count; i++, at++)
+            memcpy(images + at * 3 * PIXELS, batch->images + (size_t)i * batch->image_bytes, 3 * PIXELS);
+        eval_loader_release(loader, batch);
+    }
+    eval_loader_destroy(loader);
+    cr_assert_eq(at, count);
+    return images;
+}
+
+/* For networks that were trained on grey crops alone: the grey of what the others see. */
+Test(image_views, images_may_be_grey)
+{
+    enum { IMAGES = 7, PIXELS = 20 * 20 };
+    DataSet *set;
+    cr_assert_eq(data_set_create(&set, "synthetic:classes=3,size=30,count=7,seed=3", NULL), STATUS_OK);
+    uint8_t *coloured = all_images(set, false), *grey = all_images(set, true);
+    int64_t differs = 0;
+    for (int64_t i = 0; i < IMAGES; i++) {
+        differs += memcmp(coloured + i * 3 * PIXELS, coloured + (i * 3 + 1) * PIXELS, PIXELS) != 0;
+        image_color_grayscale(coloured + i * 3 * PIXELS, PIXELS);
+        cr_expect_eq(memcmp(grey + i * 3 * PIXELS, grey + (i * 3 + 1) * PIXELS, PIXELS), 0);
+    }
+    cr_expect_eq(differs, IMAGES, "pictures without colours prove nothing");
+    cr_expect_eq(memcmp(coloured, grey, IMAGES * 3 * PIXELS), 0);
+    memory_free(coloured);
+    memory_free(grey);
+    data_set_destroy(set);
 }
