@@ -24,6 +24,7 @@ Status evaluate_job_write(const char *folder, const char *stem, const char *json
                           Error *error);
 
 /* The evaluations beside k-NN: job_evaluate_<name>.c. */
+Status job_evaluate_dense(JobContext *context, bool depth, Error *error);
 Status job_evaluate_linear(JobContext *context, Error *error);
 Status job_evaluate_logreg(JobContext *context, Error *error);
 Status job_evaluate_retrieval(JobContext *context, Error *error);

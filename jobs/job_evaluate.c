@@ -26,8 +26,9 @@ const OptionSpec job_evaluate_options[] = {
      false},
     {"train-features", "FILE", "features that vote, are the database, in place of a model and images", false},
     {"val-features", "FILE", "features that are classified, ask", false},
-    {"test-data", "SPEC", "linear: labelled images that the chosen classifier is measured on, too", true},
-    {"untrained", NULL, "knn: also the same network with its initial weights", false},
+    {"test-data", "SPEC",
+     "linear, segmentation, depth: images that the chosen classifier is measured on, too", true},
+    {"untrained", NULL, "knn, segmentation, depth: also the same network with its initial weights", false},
     {"raw-pixels", NULL, "knn: also the pixels themselves, 32 x 32 at most", false},
     {"truth", "FILE", "retrieval: a JSON ground truth of queries; without it classes decide", false},
     {0},
@@ -285,5 +286,8 @@ Status job_evaluate(JobContext *context, Error *error)
     if (strcmp(what, "logreg") == 0) return job_evaluate_logreg(context, error);
     if (strcmp(what, "linear") == 0) return job_evaluate_linear(context, error);
     if (strcmp(what, "retrieval") == 0) return job_evaluate_retrieval(context, error);
-    return status_fail(error, STATUS_INPUT, "evaluate %s: expected knn, linear, logreg or retrieval", what);
+    if (strcmp(what, "segmentation") == 0) return job_evaluate_dense(context, false, error);
+    if (strcmp(what, "depth") == 0) return job_evaluate_dense(context, true, error);
+    return status_fail(error, STATUS_INPUT,
+                       "evaluate %s: expected knn, linear, logreg, retrieval, segmentation or depth", what);
 }

@@ -168,7 +168,8 @@ Status job_evaluate_linear(JobContext *context, Error *error)
 {
     const Options *options = context->options;
     if (options_get(options, "untrained") || options_get(options, "raw-pixels"))
-        return status_fail(error, STATUS_INPUT, "--untrained and --raw-pixels are of evaluate knn");
+        return status_fail(error, STATUS_INPUT,
+                           "--untrained is of evaluate knn, segmentation and depth, --raw-pixels of knn");
     if (!options_get(options, "model") || options_get(options, "train-features") ||
         options_get(options, "val-features"))
         return status_fail(error, STATUS_INPUT,

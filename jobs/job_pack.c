@@ -96,6 +96,7 @@ Status job_pack(JobContext *context, Error *error)
                                  .folder = folder,
                                  .shard_bytes = shard_bytes,
                                  .shorter_side = shorter_side,
+                                 .masks = data_set_has_masks(set) && !shorter_side,
                                  .version = version_number(),
                                  .progress = progress_phases_tell,
                                  .progress_context = &phases};

@@ -72,8 +72,7 @@ static Status write_shards(JobContext *context, Request *request, Error *error)
                              .folder = request->export.folder,
                              .shard_bytes = (int64_t)1 << 30,
                              .version = version_number(),
-                             .mask = request->export.masks ? synthetic_export_mask : NULL,
-                             .mask_context = &request->export.images};
+                             .masks = request->export.masks};
     DataPackResult result;
     Status status = data_pack_run(&params, set, context->comm, &result, error);
     data_pack_fini(&result);

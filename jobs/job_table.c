@@ -30,7 +30,7 @@ const Job JOB_TABLE[] = {
      false},
     {"evaluate",
      "figures of a trained backbone",
-     {job_evaluate_options, "knn|linear|logreg|retrieval", 1, 1},
+     {job_evaluate_options, "knn|linear|logreg|retrieval|segmentation|depth", 1, 1},
      job_evaluate,
      false},
     {"validate", "checks a file against its schema and checksums", {NULL, "FILE", 1, 1}, job_validate, false},

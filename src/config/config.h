@@ -216,6 +216,16 @@ typedef struct {
         ConfigList linear_last_blocks;
         int64_t linear_batch_size; /* of all ranks */
         int64_t linear_iterations, linear_save_iterations;
+        int64_t dense_size, dense_crop; /* 0: as they are; whole */
+        double dense_scale[2], dense_flip;
+        int64_t dense_batch_size; /* of all ranks */
+        int64_t dense_iterations;
+        ConfigList dense_test_scales; /* percent */
+        bool dense_test_flip;
+        int64_t segmentation_classes; /* 0: the training set's and one more */
+        int64_t segmentation_ignore;
+        double depth_range[2], depth_scale; /* metres; units of a mask in a metre */
+        int64_t depth_bins;
     } evaluation;
     struct {
         int64_t period; /* iterations; 0: three epochs, the reference's rule */

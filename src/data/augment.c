@@ -270,6 +270,21 @@ void augment_resize_box(const AugmentBox *box, int64_t height, int64_t width, Im
     image_resize(&source, &target, out, &scratch->resize);
 }
 
+void augment_resize_window(const AugmentWindow *window, uint8_t *out, AugmentScratch *scratch)
+{
+    AugmentBox whole = {.height = scratch->part.height, .width = scratch->part.width};
+    ImageResizeSource source = source_of_box(scratch, &whole);
+    ImageResizeTarget target = {.height = window->height,
+                                .width = window->width,
+                                .top = window->top,
+                                .left = window->left,
+                                .rows = window->rows,
+                                .columns = window->columns,
+                                .mirror = window->mirror,
+                                .filter = IMAGE_RESIZE_BILINEAR};
+    image_resize(&source, &target, out, &scratch->resize);
+}
+
 void augment_resize(const Image *image, int64_t height, int64_t width, uint8_t *out, AugmentScratch *scratch)
 {
     AugmentBox whole = load_whole(image, scratch);

@@ -123,6 +123,16 @@ typedef struct {
     bool mirror;                      /* the result, left to right */
 } AugmentBox;
 
+/* What of the current picture, scaled to height x width (bilinear), is wanted. */
+typedef struct {
+    int64_t height, width;
+    int64_t top, left, rows, columns; /* inside of them, not empty */
+    bool mirror;                      /* the result, left to right */
+} AugmentWindow;
+
+/* out [3, rows, columns] uint8. */
+void augment_resize_window(const AugmentWindow *window, uint8_t *out, AugmentScratch *scratch);
+
 /* augment_eval and augment_resize (by a filter) of a box, which they take for the whole picture. */
 void augment_eval_box(const AugmentBox *box, int64_t resize_size, int64_t crop_size, uint8_t *crop,
                       AugmentScratch *scratch);

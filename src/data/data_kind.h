@@ -22,9 +22,11 @@ typedef struct {
     int64_t (*label)(const void *self, int64_t item);
     void (*key)(const void *self, int64_t item, char *text, size_t size);
     void (*location)(const void *self, int64_t item, char *text, size_t size);
-    /* Messages of the two do not name the item: data_set.c puts its location in front. */
+    /* Messages of the three do not name the item: data_set.c puts its location in front. */
     Status (*read)(const void *self, int64_t item, DataBuffer *buffer, Error *error);
     Status (*load)(const void *self, int64_t item, Image *image); /* NULL: read and decode */
+    /* Encoded mask (PNG) of an item; NULL: the kind has none. Messages as of read. */
+    Status (*read_mask)(const void *self, int64_t item, DataBuffer *buffer, Error *error);
     void (*destroy)(void *self);
 } DataKind;
 

@@ -48,8 +48,8 @@ static Status measure(const DataPackParams *params, const DataSet *set, int64_t 
     if (status == STATUS_INPUT) return STATUS_OK;
     TRY(status);
     plan->sizes[index] = (int64_t)buffer->size;
-    if (!params->mask) return STATUS_OK;
-    TRY(params->mask(params->mask_context, index, buffer, error));
+    if (!params->masks) return STATUS_OK;
+    TRY(data_set_read_mask(set, index, buffer, error));
     plan->mask_sizes[index] = (int64_t)buffer->size;
     return STATUS_OK;
 }
@@ -123,7 +123,7 @@ static Status measure_all(const DataPackParams *params, const DataSet *set, Comm
     }
     TRY(comm_agree(comm, status, error));
     gather_sizes(plan, comm);
-    if (params->mask)
+    if (params->masks)
         comm_all_gather(comm, plan->mask_sizes, plan->mask_sizes + begin, plan->share, DTYPE_I64, NULL);
     return params->state.path ? pack_state_save(&params->state, plan->sizes, count, comm, error) : STATUS_OK;
 }
@@ -161,7 +161,7 @@ static Status write_shard(const DataPackParams *params, const DataSet *set, cons
     if (params->state.path && access(path, F_OK) == 0) return STATUS_OK; /* complete, else it had no name */
     int64_t first = plan->starts[shard], count = plan->starts[shard + 1] - first;
     int64_t *sizes = memory_alloc_array((size_t)count, sizeof *sizes);
-    int64_t *mask_sizes = params->mask ? memory_alloc_array((size_t)count, sizeof *mask_sizes) : NULL;
+    int64_t *mask_sizes = params->masks ? memory_alloc_array((size_t)count, sizeof *mask_sizes) : NULL;
     for (int64_t i = 0; i < count; i++) {
         sizes[i] = plan->sizes[plan->indices[first + i]];
         if (mask_sizes) mask_sizes[i] = plan->mask_sizes[plan->indices[first + i]];
@@ -172,8 +172,6 @@ static Status write_shard(const DataPackParams *params, const DataSet *set, cons
                                 .mask_sizes = mask_sizes,
                                 .count = count,
                                 .shorter_side = params->shorter_side,
-                                .mask = params->mask,
-                                .mask_context = params->mask_context,
                                 .provenance = params->provenance,
                                 .provenance_context = params->provenance_context,
                                 .source = params->source,
@@ -222,7 +220,7 @@ static Status restore(const DataPackParams *params, int64_t count, Comm *comm, P
     plan->share = (count + comm_size(comm) - 1) / comm_size(comm);
     plan->padded = plan->share * comm_size(comm);
     plan->sizes = memory_alloc_array((size_t)plan->padded, sizeof *plan->sizes);
-    if (params->mask) plan->mask_sizes = memory_alloc_array((size_t)plan->padded, sizeof *plan->mask_sizes);
+    if (params->masks) plan->mask_sizes = memory_alloc_array((size_t)plan->padded, sizeof *plan->mask_sizes);
     plan->saved = clock_seconds();
     pack_state_restore(&params->state, plan->sizes, count, &found, comm);
     if (found) log_info(params->log, "going on from %s", params->state.path);
@@ -259,7 +257,7 @@ static Status run(const DataPackParams *params, const DataSet *set, Comm *comm, 
 Status data_pack_run(const DataPackParams *params, const DataSet *set, Comm *comm, DataPackResult *result,
                      Error *error)
 {
-    CHECK(params->shard_bytes >= 1 && !(params->state.path && params->mask));
+    CHECK(params->shard_bytes >= 1 && !(params->state.path && params->masks));
     *result = (DataPackResult){0};
     Plan plan = {0};
     Status status = run(params, set, comm, &plan, result, error);

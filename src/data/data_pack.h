@@ -23,8 +23,7 @@ typedef struct {
     const char *version; /* of the program */
     /* Larger images get this shorter side, see image_shrink.h; 0: encoded bytes are kept. */
     int64_t shorter_side;
-    ShardMask mask; /* NULL: no masks */
-    void *mask_context;
+    bool masks;                   /* the set has masks, and they are written, too */
     ShardProvenanceOf provenance; /* NULL: none */
     const void *provenance_context;
     PackState state; /* without `path`: none. Not with masks */

@@ -8,6 +8,7 @@
 #include "data/folder_set.h"
 #include "data/hdf5_set.h"
 #include "data/image/image_decode.h"
+#include "data/image/png_decode.h"
 #include "data/synthetic_set.h"
 #include "data/tar_set.h"
 
@@ -44,6 +45,8 @@ static Status open_kind(DataSet *set, const DataSpec *spec, Error *error)
     case DATA_SPEC_FOLDER:
     case DATA_SPEC_IMAGENET:
         return folder_set_open(&set->kind, spec->location, &set->notes, error);
+    case DATA_SPEC_PAIRS:
+        return folder_set_open_pairs(&set->kind, spec->location, &set->notes, error);
     case DATA_SPEC_TAR:
         return tar_set_open(&set->kind, spec->location, false, &set->notes, error);
     case DATA_SPEC_HDF5:
@@ -291,6 +294,27 @@ Status data_set_load_part(const DataSet *set, int64_t index, Image *image, Image
     Status status = set->kind.read(set->kind.self, item, buffer, error);
     if (status == STATUS_OK)
         status = image_decode_part(image, part, choose, context, buffer->bytes, buffer->size, error);
+    return with_location(set, index, status, error);
+}
+
+bool data_set_has_masks(const DataSet *set)
+{
+    return set->kind.read_mask != NULL;
+}
+
+Status data_set_read_mask(const DataSet *set, int64_t index, DataBuffer *buffer, Error *error)
+{
+    CHECK(data_set_has_masks(set));
+    Status status = set->kind.read_mask(set->kind.self, item_of(set, index), buffer, error);
+    return with_location(set, index, status, error);
+}
+
+Status data_set_load_mask(const DataSet *set, int64_t index, GrayImage *mask, DataBuffer *buffer,
+                          Error *error)
+{
+    TRY(data_set_read_mask(set, index, buffer, error));
+    Status status = png_decode_gray(mask, buffer->bytes, buffer->size, error);
+    if (status != STATUS_OK) status = status_prefix(error, status, "mask");
     return with_location(set, index, status, error);
 }
 

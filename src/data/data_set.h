@@ -2,7 +2,8 @@
  *
  * Specs (design.md section 2, the ImageNet forms are those of dinov2/data/loaders.py):
  *   folder:DIR                 class = sub-folder of DIR, at any depth below it; files right in DIR: no label
- *   tar:FILE_OR_GLOB           uncompressed; class = folder of the member inside the archive
+ *   pairs:DIR                  pictures with masks: DIR/images/NAME.jpg has DIR/labels/NAME.png (or masks,
+ * depth) tar:FILE_OR_GLOB           uncompressed; class = folder of the member inside the archive
  *   hdf5:FILE_OR_GLOB          shards that `pack` or `synth` wrote
  *   synthetic:classes=10,...   drawn on the fly, see synthetic_set.h
  *   ImageNet:split=S:root=R    the folder R/train, R/val or R/test
@@ -21,8 +22,10 @@
 #include "base/status.h"
 #include "data/corrupt_list.h"
 #include "data/data_buffer.h"
+#include "data/image/gray_image.h"
 #include "data/image/image_decode.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -78,6 +81,16 @@ Status data_set_load_image(const DataSet *set, int64_t index, Image *image, Data
 /* As data_set_load_image, but only what `choose` asks for; see image_decode_part. */
 Status data_set_load_part(const DataSet *set, int64_t index, Image *image, ImagePart *part,
                           ImageChoosePart *choose, void *context, DataBuffer *buffer, Error *error);
+
+/* Whether every image has a mask: those of pairs, of shards that were written with masks, and drawn ones. */
+bool data_set_has_masks(const DataSet *set);
+
+/* The encoded mask of an image of a set that has masks (PNG). Errors as data_set_read. */
+Status data_set_read_mask(const DataSet *set, int64_t index, DataBuffer *buffer, Error *error);
+
+/* The decoded mask: grey levels or palette indices as they are. Errors as data_set_load_image. */
+Status data_set_load_mask(const DataSet *set, int64_t index, GrayImage *mask, DataBuffer *buffer,
+                          Error *error);
 
 /* The images that loaders found corrupt. The set's own; filled by them alone. */
 CorruptList *data_set_corrupt(const DataSet *set);

@@ -108,9 +108,13 @@ Status data_spec_init(DataSpec *spec, const char *text, Error *error)
     static const struct {
         const char *name;
         DataSpecKind kind;
-    } kinds[] = {{"folder", DATA_SPEC_FOLDER},     {"tar", DATA_SPEC_TAR},
-                 {"hdf5", DATA_SPEC_HDF5},         {"synthetic", DATA_SPEC_SYNTHETIC},
-                 {"ImageNet", DATA_SPEC_IMAGENET}, {"ImageNet22k", DATA_SPEC_IMAGENET22K}};
+    } kinds[] = {{"folder", DATA_SPEC_FOLDER},
+                 {"pairs", DATA_SPEC_PAIRS},
+                 {"tar", DATA_SPEC_TAR},
+                 {"hdf5", DATA_SPEC_HDF5},
+                 {"synthetic", DATA_SPEC_SYNTHETIC},
+                 {"ImageNet", DATA_SPEC_IMAGENET},
+                 {"ImageNet22k", DATA_SPEC_IMAGENET22K}};
     *spec = (DataSpec){0};
     size_t length = strlen(text);
     TRY(take_steps(spec, text, &length, error));
@@ -128,10 +132,11 @@ Status data_spec_init(DataSpec *spec, const char *text, Error *error)
         memory_free(rest);
         return status;
     }
-    return status_fail(error, STATUS_INPUT,
-                       "data set \"%s\": expected folder:DIR, tar:FILE, hdf5:FILE, synthetic:OPTIONS, "
-                       "ImageNet:split=S:root=DIR or ImageNet22k:root=DIR",
-                       text);
+    return status_fail(
+        error, STATUS_INPUT,
+        "data set \"%s\": expected folder:DIR, tar:FILE, hdf5:FILE, pairs:DIR, synthetic:OPTIONS, "
+        "ImageNet:split=S:root=DIR or ImageNet22k:root=DIR",
+        text);
 }
 
 void data_spec_fini(DataSpec *spec)

@@ -9,6 +9,7 @@
 
 typedef enum {
     DATA_SPEC_FOLDER,
+    DATA_SPEC_PAIRS,
     DATA_SPEC_TAR,
     DATA_SPEC_HDF5,
     DATA_SPEC_SYNTHETIC,

@@ -20,6 +20,7 @@ typedef struct {
     char *root;
     ItemRuns runs;
     TextTable names; /* file names without folder, by item */
+    char *masks;     /* folder of the masks, or NULL */
 } FolderSet;
 
 /* A folder that is being walked, linked to those around it: a loop comes back to one of them. */
@@ -231,15 +232,33 @@ static Status read_file(int descriptor, DataBuffer *buffer, Error *error)
     return STATUS_OK;
 }
 
-static Status folder_read(const void *self, int64_t item, DataBuffer *buffer, Error *error)
+static Status read_path(const char *path, DataBuffer *buffer, Error *error)
 {
-    char path[DATA_SET_KEY_MAX];
-    folder_location(self, item, path, sizeof path);
     int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (descriptor < 0) return data_kind_io_error(error, errno);
     Status status = read_file(descriptor, buffer, error);
     close(descriptor);
     return status;
+}
+
+static Status folder_read(const void *self, int64_t item, DataBuffer *buffer, Error *error)
+{
+    char path[DATA_SET_KEY_MAX];
+    folder_location(self, item, path, sizeof path);
+    return read_path(path, buffer, error);
+}
+
+/* The picture's key below the folder of the masks, with the ending of a PNG. */
+static Status folder_read_mask(const void *self, int64_t item, DataBuffer *buffer, Error *error)
+{
+    const FolderSet *set = self;
+    char key[DATA_SET_KEY_MAX], path[DATA_SET_KEY_MAX];
+    folder_key(self, item, key, sizeof key);
+    int stem = (int)(strrchr(key, '.') - key);
+    int length = snprintf(path, sizeof path, "%s/%.*s.png", set->masks, stem, key);
+    if (length >= (int)sizeof path) return status_fail(error, STATUS_INPUT, "mask: path is too long");
+    Status status = read_path(path, buffer, error);
+    return status == STATUS_OK ? status : status_prefix(error, status, "mask %s", path);
 }
 
 static void folder_destroy(void *self)
@@ -248,6 +267,7 @@ static void folder_destroy(void *self)
     item_runs_destroy(&set->runs);
     text_table_destroy(&set->names);
     memory_free(set->root);
+    memory_free(set->masks);
     memory_free(set);
 }
 
@@ -271,5 +291,25 @@ Status folder_set_open(DataKind *kind, const char *root, DataNotes *notes, Error
     kind->count = set->names.count;
     if (!kind->count)
         return status_fail(error, STATUS_INPUT, "%s: no image in it (.jpg .jpeg .jpe .png)", set->root);
+    return STATUS_OK;
+}
+
+Status folder_set_open_pairs(DataKind *kind, const char *root, DataNotes *notes, Error *error)
+{
+    static const char *const names[] = {"labels", "masks", "depth"};
+    char path[DATA_SET_KEY_MAX];
+    if (strlen(root) + 512 > sizeof path)
+        return status_fail(error, STATUS_INPUT, "pairs:%s: path is too long", root);
+    snprintf(path, sizeof path, "%s/images", root);
+    TRY(folder_set_open(kind, path, notes, error));
+    FolderSet *set = kind->self;
+    struct stat folder;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !set->masks; i++) {
+        snprintf(path, sizeof path, "%s/%s", root, names[i]);
+        if (stat(path, &folder) == 0 && S_ISDIR(folder.st_mode)) set->masks = memory_strdup(path);
+    }
+    if (!set->masks)
+        return status_fail(error, STATUS_INPUT, "%s: no folder labels, masks or depth beside images", root);
+    kind->read_mask = folder_read_mask;
     return STATUS_OK;
 }

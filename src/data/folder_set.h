@@ -13,4 +13,8 @@
 /* Scans `root` into *kind. STATUS_INPUT: missing, not a folder, a sub-folder that cannot be read. */
 Status folder_set_open(DataKind *kind, const char *root, DataNotes *notes, Error *error);
 
+/* The same of ROOT/images, with masks: images/A/NAME.jpg has A/NAME.png in ROOT/labels, ROOT/masks or
+ * ROOT/depth, the first of them that is a folder. */
+Status folder_set_open_pairs(DataKind *kind, const char *root, DataNotes *notes, Error *error);
+
 #endif

@@ -106,7 +106,7 @@ static Status write_masks(const H5File *file, const ShardWriterParams *params, E
     DataBuffer bytes = {0};
     Status status = stream_begin(&stream, file, "/mask_bytes", params->mask_sizes, params->count, error);
     for (int64_t i = 0; i < params->count && status == STATUS_OK; i++) {
-        status = params->mask(params->mask_context, params->indices[i], &bytes, error);
+        status = data_set_read_mask(params->set, params->indices[i], &bytes, error);
         if (status == STATUS_OK) status = stream_append(&stream, i, &bytes, error);
     }
     if (status == STATUS_OK)

@@ -11,9 +11,6 @@
 
 #include <stdint.h>
 
-/* Encoded mask of an image (PNG, 8-bit gray) into `buffer`. */
-typedef Status (*ShardMask)(void *context, int64_t index, DataBuffer *buffer, Error *error);
-
 /* How an image came into a set that was put together from others. */
 typedef struct {
     const char *source;    /* the set that it is from */
@@ -32,10 +29,8 @@ typedef struct {
     const int64_t *indices; /* [count] of the images in the set */
     const int64_t *sizes;   /* [count] encoded bytes of each, shrunk */
     int64_t shorter_side;   /* of larger images is made this, see image_shrink.h; 0: they stay as they are */
-    const int64_t *mask_sizes; /* [count], or NULL: no masks */
-    int64_t count;             /* >= 1 */
-    ShardMask mask;            /* with mask_sizes */
-    void *mask_context;
+    const int64_t *mask_sizes;    /* [count] encoded bytes of the set's masks; NULL: they are left out */
+    int64_t count;                /* >= 1 */
     ShardProvenanceOf provenance; /* NULL: none */
     const void *provenance_context;
     const char *source;  /* data set spec */

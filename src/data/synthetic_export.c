@@ -62,9 +62,8 @@ static Status write_one(const SyntheticExportParams *params, int64_t index, bool
     return write_file(path, bytes, error);
 }
 
-Status synthetic_export_mask(void *context, int64_t index, DataBuffer *buffer, Error *error)
+Status synthetic_export_mask(const SyntheticParams *images, int64_t index, DataBuffer *buffer, Error *error)
 {
-    const SyntheticParams *images = context;
     uint8_t *mask = memory_alloc((size_t)(images->size * images->size));
     synthetic_draw_mask(images, index, mask);
     Status status = image_encode_png(buffer, mask, images->size, images->size, 1, error);

@@ -28,7 +28,7 @@ Status synthetic_export_images(const SyntheticExportParams *params, Comm *comm, 
 /* Writes labels.csv and duplicates.csv. One rank calls it. */
 Status synthetic_export_truth(const SyntheticExportParams *params, Error *error);
 
-/* The mask of image `index` as PNG; `context` is a const SyntheticParams. A ShardMask. */
-Status synthetic_export_mask(void *context, int64_t index, DataBuffer *buffer, Error *error);
+/* The mask of image `index` as PNG. */
+Status synthetic_export_mask(const SyntheticParams *images, int64_t index, DataBuffer *buffer, Error *error);
 
 #endif

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "data/data_spec.h"
 #include "data/image_encode.h"
+#include "data/synthetic_export.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,6 +108,11 @@ static Status synthetic_read(const void *self, int64_t item, DataBuffer *buffer,
     return status;
 }
 
+static Status synthetic_mask(const void *self, int64_t item, DataBuffer *buffer, Error *error)
+{
+    return synthetic_export_mask(self, item, buffer, error);
+}
+
 Status synthetic_set_open(DataKind *kind, const char *options, Error *error)
 {
     SyntheticParams parsed;
@@ -120,6 +126,7 @@ Status synthetic_set_open(DataKind *kind, const char *options, Error *error)
                        .location = synthetic_location,
                        .read = synthetic_read,
                        .load = synthetic_load,
+                       .read_mask = synthetic_mask,
                        .destroy = memory_free};
     for (int64_t label = 0; label < params->classes; label++) {
         char name[64];

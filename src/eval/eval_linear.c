@@ -9,7 +9,6 @@
 #include "eval/linear_tokens.h"
 #include "ops/ops_options.h"
 #include "run/progress.h"
-#include "run/signals.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -125,9 +124,11 @@ static Status make_probe(Work *w, Error *error)
     Status status = ops_options_from(&options, config, params->device, params->threads, error);
     TRY(comm_agree(params->comm, status, error));
     int64_t pass = w->rows < w->input.batch_size ? w->rows : w->input.batch_size, edge = w->input.crop_size;
-    limits = linear_tokens_limits(backbone, pass, edge);
+    limits = backbone_pass_limits(backbone, pass, edge, edge);
     w->ops = ops_create(params->device, &limits, &options);
-    w->tokens = linear_tokens_create(backbone, params->device, most, w->rows, pass, edge);
+    LinearTokensSpec tokens = {
+        .blocks = most, .most = w->rows, .pass_images = pass, .height = edge, .width = edge};
+    w->tokens = linear_tokens_create(backbone, params->device, &tokens);
     return STATUS_OK;
 }
 
@@ -182,23 +183,6 @@ static Status step(Work *w, const Batch *batch, uint8_t *pictures, int64_t *labe
     return status;
 }
 
-/* Saves when it is time to. STATUS_REQUEUE after saving when a rank was asked to stop. Collective over COMM.
- */
-static Status pause(Work *w, Error *error)
-{
-    if (!w->state.path) return STATUS_OK;
-    Comm *comm = w->params->comm;
-    int64_t period = w->params->config->evaluation.linear_save_iterations;
-    int64_t iteration = linear_probe_iteration(w->probe), asked = signals_stop_requested();
-    comm_all_reduce(comm, &asked, 1, DTYPE_I64, COMM_MAX, NULL);
-    if (!asked && (period == 0 || iteration % period != 0)) return STATUS_OK;
-    TRY(linear_state_save(&w->state, w->probe, comm, error));
-    if (!asked) return STATUS_OK;
-    log_info(w->params->log, "asked to stop: saved %s", w->state.path);
-    return status_fail(error, STATUS_REQUEUE, "stopped on request; %s has what it takes to go on",
-                       w->state.path);
-}
-
 /* Steps up to the last. Collective over COMM. */
 static Status train_steps(Work *w, Loader *loader, Error *error)
 {
@@ -217,7 +201,8 @@ static Status train_steps(Work *w, Loader *loader, Error *error)
         char detail[64];
         snprintf(detail, sizeof detail, "loss %.4f", w->result->losses[w->result->count / 2]);
         progress_update(&progress, linear_probe_iteration(w->probe), detail);
-        status = pause(w, error);
+        status = linear_state_pause(&w->state, w->probe, w->params->comm, w->params->log,
+                                    w->params->config->evaluation.linear_save_iterations, error);
         if (status != STATUS_OK) break;
     }
     progress_end(&progress);

@@ -34,9 +34,9 @@ struct LinearProbe {
     Comm *comm;
     int64_t embed_dim, classes, batch_rows, max_iterations, iteration;
     double momentum;
-    int rates, input_count, count;
-    ProbeInput *inputs;            /* [input_count] */
-    LinearClassifier *classifiers; /* [count] */
+    int rates, kinds, input_count, count; /* kinds of input for a number of blocks: 2, or 1 without avgpool */
+    ProbeInput *inputs;                   /* [input_count] */
+    LinearClassifier *classifiers;        /* [count] */
     int64_t flat_count;
     float *values, *velocity; /* [flat_count] */
     float *gradient;          /* [flat_count + count]: losses at the end */
@@ -78,8 +78,8 @@ static void make_inputs(LinearProbe *probe, const LinearProbeSpec *spec)
     probe->inputs = memory_alloc_array((size_t)probe->input_count, sizeof *probe->inputs);
     for (int i = 0; i < probe->input_count; i++) {
         ProbeInput *input = &probe->inputs[i];
-        input->last_blocks = spec->last_blocks[i / 2];
-        input->avgpool = i % 2 == 1;
+        input->last_blocks = spec->last_blocks[i / probe->kinds];
+        input->avgpool = i % probe->kinds == 1;
         CHECK(input->last_blocks > 0);
         input->columns = linear_probe_columns(spec->embed_dim, input->last_blocks, input->avgpool);
         input->weight_at = place(&probe->flat_count, stacked * input->columns);
@@ -127,6 +127,7 @@ LinearProbe *linear_probe_create(const LinearProbeSpec *spec, const Ops *ops, Co
     CHECK(spec->embed_dim > 0 && spec->classes > 0 && spec->batch_rows > 0);
     CHECK(spec->last_blocks_count > 0 && spec->learning_rate_count > 0);
     LinearProbe *probe = memory_alloc(sizeof *probe);
+    int kinds = spec->tokens_alone ? 1 : 2;
     *probe = (LinearProbe){.ops = ops,
                            .comm = comm,
                            .embed_dim = spec->embed_dim,
@@ -135,8 +136,9 @@ LinearProbe *linear_probe_create(const LinearProbeSpec *spec, const Ops *ops, Co
                            .max_iterations = spec->max_iterations,
                            .momentum = spec->momentum,
                            .rates = spec->learning_rate_count,
-                           .input_count = 2 * spec->last_blocks_count,
-                           .count = 2 * spec->last_blocks_count * spec->learning_rate_count};
+                           .kinds = kinds,
+                           .input_count = kinds * spec->last_blocks_count,
+                           .count = kinds * spec->last_blocks_count * spec->learning_rate_count};
     make_inputs(probe, spec);
     probe->values = floats(probe->flat_count);
     probe->velocity = floats(probe->flat_count);
@@ -170,6 +172,11 @@ const LinearClassifier *linear_probe_classifier(const LinearProbe *probe, int cl
 {
     CHECK(classifier >= 0 && classifier < probe->count);
     return &probe->classifiers[classifier];
+}
+
+int64_t linear_probe_embed_dim(const LinearProbe *probe)
+{
+    return probe->embed_dim;
 }
 
 int64_t linear_probe_iteration(const LinearProbe *probe)
@@ -285,33 +292,54 @@ static double cross_entropy(float *scores, int64_t classes, int64_t label, doubl
     return log(sum) - right;
 }
 
-/* Gradients and losses of this rank, each already divided by the number of ranks, into probe->gradient. */
-static void backward(LinearProbe *probe, int64_t rows, const int64_t *labels)
+/* Adds those that the scores, by now their gradients, and the rows make. */
+static void weight_gradients(LinearProbe *probe, int64_t rows)
 {
-    const Ops *ops = probe->ops;
+    int64_t stacked = probe->rates * probe->classes;
+    for (int i = 0; i < probe->input_count; i++) {
+        const ProbeInput *input = &probe->inputs[i];
+        probe->ops->linear_backward_weight(probe->ops, stacked_weights(probe, input, probe->gradient),
+                                           stacked_biases(probe, input, probe->gradient),
+                                           tensor_2d(input->scores, DTYPE_F32, rows, stacked),
+                                           tensor_2d(input->rows, DTYPE_F32, rows, input->columns));
+    }
+}
+
+/* Gradients into probe->gradient, and losses, of this rank, each already divided by the number of ranks. */
+static void backward(LinearProbe *probe, int64_t rows, const int64_t *labels, double *losses)
+{
     double weight = 1.0 / (double)(rows * comm_size(probe->comm));
     int64_t stacked = probe->rates * probe->classes;
-    float *losses = probe->gradient + probe->flat_count;
-    memset(probe->gradient, 0, (size_t)probe->flat_count * sizeof *probe->gradient);
-#pragma omp parallel for schedule(static) num_threads(ops->threads)
+#pragma omp parallel for schedule(static) num_threads(probe->ops->threads)
     for (int i = 0; i < probe->count; i++) {
         float *scores = probe->inputs[i / probe->rates].scores + (i % probe->rates) * probe->classes;
         double sum = 0.0;
         for (int64_t row = 0; row < rows; row++)
             sum += cross_entropy(scores + row * stacked, probe->classes, labels[row], weight);
-        losses[i] = (float)(sum * weight);
+        losses[i] = sum * weight;
     }
+    weight_gradients(probe, rows);
+}
+
+void linear_probe_add_gradient(LinearProbe *probe, const LinearProbeTokens *tokens,
+                               const float *const *gradients)
+{
+    int64_t rows = tokens->rows, K = probe->classes, stacked = probe->rates * K;
+    CHECK(rows >= 0 && rows <= probe->batch_rows);
+    probe->predicted_rows = 0;
     for (int i = 0; i < probe->input_count; i++) {
         const ProbeInput *input = &probe->inputs[i];
-        ops->linear_backward_weight(ops, stacked_weights(probe, input, probe->gradient),
-                                    stacked_biases(probe, input, probe->gradient),
-                                    tensor_2d(input->scores, DTYPE_F32, rows, stacked),
-                                    tensor_2d(input->rows, DTYPE_F32, rows, input->columns));
+        linear_probe_input(input->rows, tokens, probe->embed_dim, input->last_blocks, input->avgpool);
+        for (int64_t row = 0; row < rows; row++)
+            for (int rate = 0; rate < probe->rates; rate++)
+                memcpy(input->scores + row * stacked + rate * K, gradients[i * probe->rates + rate] + row * K,
+                       (size_t)K * sizeof *input->scores);
     }
+    weight_gradients(probe, rows);
 }
 
 /* SGD with momentum as the reference's framework defines it: the learning rate is outside the velocity. */
-static void descend(LinearProbe *probe, const float *first, int64_t count, float lr)
+static void sgd(LinearProbe *probe, const float *first, int64_t count, float lr)
 {
     int64_t at = first - probe->values;
     float *value = probe->values + at, *velocity = probe->velocity + at;
@@ -324,6 +352,41 @@ static void descend(LinearProbe *probe, const float *first, int64_t count, float
     }
 }
 
+static void go_down(LinearProbe *probe)
+{
+#pragma omp parallel for schedule(static) num_threads(probe->ops->threads)
+    for (int i = 0; i < probe->count; i++) {
+        const LinearClassifier *classifier = &probe->classifiers[i];
+        float lr = (float)linear_probe_lr(probe, i);
+        sgd(probe, classifier->weight, probe->classes * classifier->columns, lr);
+        sgd(probe, classifier->bias, probe->classes, lr);
+    }
+}
+
+Status linear_probe_descend(LinearProbe *probe, double *losses, Error *error)
+{
+    float *shares = probe->gradient + probe->flat_count;
+    for (int i = 0; i < probe->count; i++)
+        shares[i] = (float)losses[i];
+    comm_all_reduce(probe->comm, probe->gradient, probe->flat_count + probe->count, DTYPE_F32, COMM_SUM,
+                    NULL);
+    int finite = 0;
+    for (int i = 0; i < probe->count; i++) {
+        losses[i] = (double)shares[i];
+        finite += isfinite(losses[i]) ? 1 : 0;
+    }
+    if (finite > 0) go_down(probe);
+    memset(probe->gradient, 0, (size_t)probe->flat_count * sizeof *probe->gradient);
+    if (finite == 0)
+        return status_fail(
+            error, STATUS_FAILED,
+            "linear probe: no classifier has a finite loss at iteration %lld (features that are "
+            "not numbers, or learning rates far too large)",
+            (long long)probe->iteration);
+    probe->iteration++;
+    return STATUS_OK;
+}
+
 Status linear_probe_step(LinearProbe *probe, const LinearProbeTokens *tokens, const int64_t *labels,
                          double *losses, Error *error)
 {
@@ -332,27 +395,6 @@ Status linear_probe_step(LinearProbe *probe, const LinearProbeTokens *tokens, co
         CHECK(labels[row] >= 0 && labels[row] < probe->classes);
     probe->predicted_rows = 0;
     forward(probe, tokens);
-    backward(probe, tokens->rows, labels);
-    comm_all_reduce(probe->comm, probe->gradient, probe->flat_count + probe->count, DTYPE_F32, COMM_SUM,
-                    NULL);
-    int finite = 0;
-    for (int i = 0; i < probe->count; i++) {
-        losses[i] = (double)probe->gradient[probe->flat_count + i];
-        finite += isfinite(losses[i]) ? 1 : 0;
-    }
-    if (finite == 0)
-        return status_fail(
-            error, STATUS_FAILED,
-            "linear probe: no classifier has a finite loss at iteration %lld (features that are "
-            "not numbers, or learning rates far too large)",
-            (long long)probe->iteration);
-#pragma omp parallel for schedule(static) num_threads(probe->ops->threads)
-    for (int i = 0; i < probe->count; i++) {
-        const LinearClassifier *classifier = &probe->classifiers[i];
-        float lr = (float)linear_probe_lr(probe, i);
-        descend(probe, classifier->weight, probe->classes * classifier->columns, lr);
-        descend(probe, classifier->bias, probe->classes, lr);
-    }
-    probe->iteration++;
-    return STATUS_OK;
+    backward(probe, tokens->rows, labels, losses);
+    return linear_probe_descend(probe, losses, error);
 }

@@ -14,6 +14,8 @@
  *     ... linear_probe_scores(probe, classifier, row) ...
  *     linear_probe_destroy(probe);
  *
+ * The loss may be somebody else's (eval_dense.c): predict, add_gradient and descend are the parts of a step.
+ *
  * Memory is planned by create; steps and predictions allocate nothing. It runs no backbone, reads no images
  * and picks no winner.
  */
@@ -31,8 +33,9 @@ typedef struct {
     const int64_t *last_blocks;   /* [last_blocks_count] values of n; the reference's are 1 and 4 */
     const double *learning_rates; /* [learning_rate_count] for a batch of 256 */
     int last_blocks_count, learning_rate_count;
-    double momentum; /* the reference's is 0.9 */
-    uint64_t seed;   /* of the initial weights, the same on all ranks */
+    double momentum;   /* the reference's is 0.9 */
+    uint64_t seed;     /* of the initial weights, the same on all ranks */
+    bool tokens_alone; /* no classifiers with the mean patch token */
 } LinearProbeSpec;
 
 /* What the backbone makes of a batch, after its final LayerNorm. Host memory, borrowed. */
@@ -70,6 +73,9 @@ void linear_probe_destroy(LinearProbe *probe);
 int linear_probe_count(const LinearProbe *probe);
 const LinearClassifier *linear_probe_classifier(const LinearProbe *probe, int classifier);
 
+/* Columns of a token. */
+int64_t linear_probe_embed_dim(const LinearProbe *probe);
+
 /* Steps taken. */
 int64_t linear_probe_iteration(const LinearProbe *probe);
 
@@ -98,6 +104,15 @@ void linear_probe_input(float *rows, const LinearProbeTokens *tokens, int64_t em
  * Collective over COMM. */
 Status linear_probe_step(LinearProbe *probe, const LinearProbeTokens *tokens, const int64_t *labels,
                          double *losses, Error *error);
+
+/* Adds to the gradients of this step what gradients[count] of [tokens->rows, classes], of each classifier's
+ * scores of these rows, make. Not collective. */
+void linear_probe_add_gradient(LinearProbe *probe, const LinearProbeTokens *tokens,
+                               const float *const *gradients);
+
+/* The end of a step: sums gradients and losses[count] over ranks, and goes down. The outcome is as of
+ * linear_probe_step. Collective over COMM. */
+Status linear_probe_descend(LinearProbe *probe, double *losses, Error *error);
 
 /* Scores of all classifiers for this rank's rows, none of them included. Not collective. */
 void linear_probe_predict(LinearProbe *probe, const LinearProbeTokens *tokens);

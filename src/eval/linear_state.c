@@ -4,6 +4,7 @@
 #include "base/atomic_file.h"
 #include "base/memory.h"
 #include "base/rng.h"
+#include "run/signals.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -86,6 +87,20 @@ Status linear_state_save(const LinearState *state, LinearProbe *probe, Comm *com
         memory_free(bytes);
     }
     return comm_agree(comm, status, error);
+}
+
+Status linear_state_pause(const LinearState *state, LinearProbe *probe, Comm *comm, Log *log, int64_t period,
+                          Error *error)
+{
+    if (!state->path) return STATUS_OK;
+    int64_t iteration = linear_probe_iteration(probe), asked = signals_stop_requested();
+    comm_all_reduce(comm, &asked, 1, DTYPE_I64, COMM_MAX, NULL);
+    if (!asked && (period == 0 || iteration % period != 0)) return STATUS_OK;
+    TRY(linear_state_save(state, probe, comm, error));
+    if (!asked) return STATUS_OK;
+    log_info(log, "asked to stop: saved %s", state->path);
+    return status_fail(error, STATUS_REQUEUE, "stopped on request; %s has what it takes to go on",
+                       state->path);
 }
 
 void linear_state_remove(const char *path)

@@ -19,6 +19,11 @@ void linear_state_restore(const LinearState *state, LinearProbe *probe, Comm *co
 /* Writes them by rank 0. The outcome is agreed. Collective over COMM. */
 Status linear_state_save(const LinearState *state, LinearProbe *probe, Comm *comm, Error *error);
 
+/* Between two steps: saves each `period` of them (0: never), and when a rank was asked to stop, with
+ * STATUS_REQUEUE then. Collective over COMM. */
+Status linear_state_pause(const LinearState *state, LinearProbe *probe, Comm *comm, Log *log, int64_t period,
+                          Error *error);
+
 /* The result is there: the file goes. One rank. Not collective. */
 void linear_state_remove(const char *path);
 

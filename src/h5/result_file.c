@@ -44,7 +44,11 @@ static Status fill(const H5File *file, const Result *result, Error *error)
     TRY(write_texts(file, "/unit", result, offsetof(Figure, unit), error));
     TRY(write_numbers(file, "/value", result, offsetof(Figure, value), error));
     TRY(write_numbers(file, "/published", result, offsetof(Figure, published), error));
-    return write_texts(file, "/source", result, offsetof(Figure, source), error);
+    TRY(write_texts(file, "/source", result, offsetof(Figure, source), error));
+    const ResultConfusion *confusion = &result->confusion;
+    if (!confusion->counts) return STATUS_OK;
+    int64_t shape[] = {confusion->sets, confusion->classes, confusion->classes};
+    return h5_dataset_put(file, "/confusion", H5_TYPE_F64, 3, shape, confusion->counts, error);
 }
 
 Status result_file_write(const char *path, const Result *result, Error *error)
@@ -90,6 +94,18 @@ static Status read_text(const H5File *file, const char *name, const char **text,
     return STATUS_OK;
 }
 
+static Status read_confusion(const H5File *file, ResultConfusion *confusion, Error *error)
+{
+    H5Kind kind;
+    H5Info info;
+    void *counts;
+    TRY(h5_file_kind(file, "/confusion", &kind, error));
+    if (kind == H5_KIND_ABSENT) return STATUS_OK;
+    TRY(h5_dataset_get(file, "/confusion", H5_TYPE_F64, 3, &info, &counts, error));
+    *confusion = (ResultConfusion){.counts = counts, .sets = info.shape[0], .classes = info.shape[1]};
+    return STATUS_OK;
+}
+
 static Status read_all(const H5File *file, Result *result, Error *error)
 {
     H5Schema schema;
@@ -109,7 +125,8 @@ static Status read_all(const H5File *file, Result *result, Error *error)
     TRY(read_texts(file, "/unit", figures, offsetof(Figure, unit), error));
     TRY(read_numbers(file, "/value", figures, offsetof(Figure, value), error));
     TRY(read_numbers(file, "/published", figures, offsetof(Figure, published), error));
-    return read_texts(file, "/source", figures, offsetof(Figure, source), error);
+    TRY(read_texts(file, "/source", figures, offsetof(Figure, source), error));
+    return read_confusion(file, &result->confusion, error);
 }
 
 Status result_file_read(const char *path, Result *result, Error *error)
@@ -131,6 +148,7 @@ void result_file_fini(Result *result)
         memory_free((char *)(uintptr_t)result->figures[i].source);
     }
     memory_free((Figure *)(uintptr_t)result->figures);
+    memory_free((double *)(uintptr_t)result->confusion.counts);
     memory_free((char *)(uintptr_t)result->job);
     memory_free((char *)(uintptr_t)result->subject);
     memory_free((char *)(uintptr_t)result->config);

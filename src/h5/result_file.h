@@ -15,6 +15,12 @@ typedef struct {
     const char *source; /* where the published value stands; "" if none */
 } Figure;
 
+/* Which class was taken for which, on one or more data sets. */
+typedef struct {
+    const double *counts; /* [sets, classes, classes] by truth, then by what was said; NULL: none */
+    int64_t sets, classes;
+} ResultConfusion;
+
 typedef struct {
     const char *job;     /* "evaluate knn" */
     const char *subject; /* what was measured: a checkpoint or a features file */
@@ -22,6 +28,7 @@ typedef struct {
     const char *version; /* of the program */
     const Figure *figures;
     int64_t count;
+    ResultConfusion confusion;
 } Result;
 
 /* Writes PATH atomically. Not collective: one rank writes. */

@@ -10,6 +10,7 @@
 #include "data/augment.h"
 #include "data/image/image_decode.h"
 #include "data/image/image_limits.h"
+#include "data/image/png_decode.h"
 
 #include <string.h>
 #include <zlib.h>
@@ -67,6 +68,17 @@ static void decode_part(const uint8_t *data, size_t size, Status whole)
     image_destroy(&image);
 }
 
+/* A picture with one number a pixel is no larger than its header says. */
+static void decode_gray(const uint8_t *data, size_t size, int64_t width, int64_t height)
+{
+    GrayImage image = {0};
+    Error error = {0};
+    Status decoded = png_decode_gray(&image, data, size, &error);
+    check_message(decoded, &error);
+    if (decoded == STATUS_OK) CHECK(image.width == width && image.height == height);
+    gray_image_destroy(&image);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     int64_t width = 0, height = 0;
@@ -88,6 +100,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     image_destroy(&image);
     decode_part(data, size, decoded);
+    decode_gray(data, size, width, height);
     return 0;
 }
 

@@ -35,9 +35,11 @@ static float *copy_tokens(const LinearProbeTokens *tokens)
 static float *tokens_in_passes(const EvalModel *model, Device *device, uint8_t *images, int64_t blocks,
                                int64_t pass_images)
 {
-    OpsLimits limits = linear_tokens_limits(&model->backbone, pass_images, EDGE);
+    OpsLimits limits = backbone_pass_limits(&model->backbone, pass_images, EDGE, EDGE);
     Ops *ops = ops_create(device, &limits, &(OpsOptions){.threads = 1});
-    LinearTokens *tokens = linear_tokens_create(&model->backbone, device, blocks, IMAGES, pass_images, EDGE);
+    LinearTokensSpec spec = {
+        .blocks = blocks, .most = IMAGES, .pass_images = pass_images, .height = EDGE, .width = EDGE};
+    LinearTokens *tokens = linear_tokens_create(&model->backbone, device, &spec);
     LinearProbeTokens out = linear_tokens_run(tokens, ops, images, IMAGES);
     cr_assert(out.rows == IMAGES && out.blocks == blocks && out.patches == PATCHES);
     float *copy = copy_tokens(&out);
@@ -76,7 +78,7 @@ Test(linear_tokens, any_pass_and_the_extractors_patch_tokens)
     cr_expect_lt(worst(whole + (DEPTH - 1) * classes, last, classes + patches), 1e-6);
     cr_expect_gt(worst(whole, whole + classes, classes), 1e-3, "blocks differ");
 
-    OpsLimits limits = linear_tokens_limits(&model.backbone, IMAGES, EDGE);
+    OpsLimits limits = backbone_pass_limits(&model.backbone, IMAGES, EDGE, EDGE);
     Ops *ops = ops_create(device, &limits, &(OpsOptions){.threads = 1});
     float *extracted = memory_alloc_array((size_t)patches, sizeof *extracted);
     feature_extractor_patch_tokens(&model.backbone, ops, images, IMAGES, EDGE, EDGE, extracted);

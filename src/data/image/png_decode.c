@@ -8,6 +8,7 @@
 #include "data/image/image_limits.h"
 
 #include <setjmp.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include <png.h>
@@ -107,12 +108,58 @@ static Status png_create(PngJob *job)
     return status_fail(job->error, STATUS_FAILED, "PNG: libpng cannot start");
 }
 
+/* Samples as they are. Rows are read as bytes into the memory of their 16-bit values, and widened at the end,
+ * since an interlaced picture comes in several passes. Called under setjmp. */
+static Status png_read_gray(PngJob *job, GrayImage *image, size_t size)
+{
+    TRY(png_open(job, size));
+    png_structp png = job->png;
+    png_byte color = png_get_color_type(png, job->info);
+    if (color != PNG_COLOR_TYPE_GRAY && color != PNG_COLOR_TYPE_PALETTE)
+        return status_fail(job->error, STATUS_INPUT, "PNG: expected one number a pixel, grey or palette");
+    bool wide = png_get_bit_depth(png, job->info) == 16;
+    png_set_packing(png);
+    if (wide) png_set_swap(png);
+    int passes = png_set_interlace_handling(png);
+    png_read_update_info(png, job->info);
+    int64_t width = (int64_t)png_get_image_width(png, job->info);
+    int64_t height = (int64_t)png_get_image_height(png, job->info);
+    if (png_get_rowbytes(png, job->info) != (size_t)width * (wide ? 2 : 1))
+        return status_fail(job->error, STATUS_INPUT, "PNG: unknown pixel layout");
+    gray_image_reserve(image, width, height);
+    image->bits = wide ? 16 : 8;
+    for (int pass = 0; pass < passes; pass++)
+        for (int64_t y = 0; y < height; y++)
+            png_read_row(png, (png_bytep)(image->values + y * width), NULL);
+    png_read_end(png, NULL);
+    for (int64_t y = 0; y < height && !wide; y++) {
+        const uint8_t *narrow = (const uint8_t *)(image->values + y * width);
+        for (int64_t x = width - 1; x >= 0; x--)
+            image->values[y * width + x] = narrow[x];
+    }
+    return STATUS_OK;
+}
+
 Status png_decode(Image *image, const uint8_t *bytes, size_t size, Error *error)
 {
     PngJob job = {.bytes = bytes, .left = size, .error = error};
     TRY(png_create(&job));
     if (setjmp(png_jmpbuf(job.png)) == 0) {
         Status result = png_read_picture(&job, image, size);
+        png_destroy_read_struct(&job.png, &job.info, NULL);
+        return result;
+    }
+    png_destroy_read_struct(&job.png, &job.info, NULL);
+    return STATUS_INPUT;
+}
+
+Status png_decode_gray(GrayImage *image, const uint8_t *bytes, size_t size, Error *error)
+{
+    if (size < 8 || png_sig_cmp(bytes, 0, 8) != 0) return status_fail(error, STATUS_INPUT, "not a PNG");
+    PngJob job = {.bytes = bytes, .left = size, .error = error};
+    TRY(png_create(&job));
+    if (setjmp(png_jmpbuf(job.png)) == 0) {
+        Status result = png_read_gray(&job, image, size);
         png_destroy_read_struct(&job.png, &job.info, NULL);
         return result;
     }
