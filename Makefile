@@ -257,9 +257,11 @@ lint:
 asan: setup
 	@bash tests/support/asan.sh
 
-## make fuzz         libFuzzer on pictures, YAML, tar files and safetensors; FUZZ_SECONDS in all (default 600)
+## make fuzz         libFuzzer on pictures, YAML, tar files and safetensors, FUZZ_SECONDS in all (default 600); then damaged HDF5 files
 fuzz: setup
 	@bash tests/fuzz/fuzz.sh $(or $(FUZZ_SECONDS),600)
+	$(MAKE) $(BUILD)/tests/test_unit
+	@H5_SEED=random H5_TRIALS=$$((2 * $(or $(FUZZ_SECONDS),600))) $(BUILD)/tests/test_unit --filter 'h5_mutation/*'
 
 ## make torture      trainings killed, asked to stop, hung, out of disk at random moments: TORTURE_TRIALS (30), TORTURE_SEED (1; random)
 torture: $(TORTURE) $(BIN)

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { CLASSES_MAX = 1 << 20 }; /* for each of which memory is taken */
+
 Status evaluate_job_take_data(const JobContext *context, Config *config, Error *error)
 {
     const char *train = options_get(context->options, "train-data");
@@ -38,6 +40,9 @@ static Status read_part(const FeaturesFile *file, const char *path, const char *
         return status_fail(error, STATUS_INPUT,
                            "%s: has %lld views of each picture; %s wants features without --views", path,
                            (long long)file->meta.views, what);
+    if (file->classes > CLASSES_MAX)
+        return status_fail(error, STATUS_INPUT, "%s: %lld classes, more than %d", path,
+                           (long long)file->classes, CLASSES_MAX);
     if (file->meta.upside_down)
         return status_fail(error, STATUS_INPUT, "%s: is of pictures upside down", path);
     int64_t first = file->n * rank / ranks, last = file->n * (rank + 1) / ranks;

@@ -9,6 +9,7 @@
  */
 #include "base/atomic_file.h"
 #include "base/memory.h"
+#include "base/text_file.h"
 #include "curation_chain.h"
 #include "job_curate.h"
 #include "run/run_folder.h"
@@ -28,20 +29,17 @@ typedef struct {
 
 static Status read_found(Chain *chain, Error *error)
 {
-    int64_t size = 0;
-    FILE *file = comm_rank(chain->context->comm) == 0 ? fopen(chain->steps, "rbe") : NULL;
-    if (file && fseek(file, 0, SEEK_END) == 0 && (size = ftell(file)) < 0) size = 0;
-    comm_broadcast(chain->context->comm, &size, 1, DTYPE_I64, 0, NULL);
-    chain->found = memory_alloc((size_t)size + 1);
+    Comm *comm = chain->context->comm;
+    size_t length = 0;
     Status status = STATUS_OK;
-    if (file) {
-        rewind(file);
-        if (fread(chain->found, 1, (size_t)size, file) != (size_t)size)
-            status = status_fail(error, STATUS_INPUT, "%s: cannot be read", chain->steps);
-        fclose(file);
-    }
-    comm_broadcast(chain->context->comm, chain->found, size, DTYPE_U8, 0, NULL);
-    return comm_agree(chain->context->comm, status, error);
+    if (comm_rank(comm) == 0 && access(chain->steps, F_OK) == 0)
+        status = text_file_read(chain->steps, TEXT_FILE_MOST, &chain->found, &length, error);
+    TRY(comm_agree(comm, status, error));
+    int64_t size = (int64_t)length;
+    comm_broadcast(comm, &size, 1, DTYPE_I64, 0, NULL);
+    if (!chain->found) chain->found = memory_alloc((size_t)size + 1);
+    comm_broadcast(comm, chain->found, size, DTYPE_U8, 0, NULL);
+    return STATUS_OK;
 }
 
 /* Whether a line of the text is `line`. */

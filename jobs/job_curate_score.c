@@ -69,7 +69,10 @@ static Status read_rows(const char *path, uint64_t digest, const char *object, H
     Status status = STATUS_OK;
     if (input.n != n || input.digest != digest)
         status = status_fail(error, STATUS_INPUT, "%s: is not about these features", path);
-    if (status == STATUS_OK) status = curation_file_read(&input, object, type, 0, n, out, error);
+    if (status == STATUS_OK && type == H5_TYPE_I64)
+        status = curation_file_read_indices(&input, object, 0, n, -1, n, out, error);
+    else if (status == STATUS_OK)
+        status = curation_file_read(&input, object, type, 0, n, out, error);
     curation_file_close(&input);
     return status;
 }
@@ -97,14 +100,15 @@ static void decisions_fini(Decisions *decisions)
 }
 
 /* removed[n]: the representative of its group stayed in dedup and went in exclude. A group's number is its
- * smallest row. */
+ * smallest row; -1 is that of rows that dedup was not given. */
 static void find_removed(const Decisions *decisions, uint8_t *removed)
 {
     uint8_t *gone = memory_alloc((size_t)decisions->n);
     for (int64_t i = 0; i < decisions->n; i++)
-        if (decisions->keep[i] && !decisions->after[i]) gone[decisions->group[i]] = 1;
+        if (decisions->keep[i] && !decisions->after[i] && decisions->group[i] >= 0)
+            gone[decisions->group[i]] = 1;
     for (int64_t i = 0; i < decisions->n; i++)
-        removed[i] = gone[decisions->group[i]];
+        removed[i] = decisions->group[i] >= 0 && gone[decisions->group[i]];
     memory_free(gone);
 }
 

@@ -59,13 +59,16 @@ static Row *add_row(Report *report, const char *name)
 
 /* --- on a model and images --- */
 
-static Status run_untrained(EvalKnn *eval, Device *device, const Config *config, Report *report, Error *error)
+/* Beside `trained`, unless that is NULL: it sees pictures normalised in the same way. */
+static Status run_untrained(EvalKnn *eval, Device *device, const Config *config, const EvalModel *trained,
+                            Report *report, Error *error)
 {
     EvalModel model;
     Status status = eval_model_untrained(&model, config, error);
     Row *row = add_row(report, "untrained");
     snprintf(row->label, sizeof row->label, "untrained, seed %lld", (long long)config->train.seed);
     if (status == STATUS_OK) {
+        if (trained) model.norm = trained->norm;
         eval_model_place(&model, device);
         status = eval_knn_run(eval, FEATURE_CLASS_TOKEN, &model.backbone, &row->result, error);
     }
@@ -93,7 +96,7 @@ static Status run_rows(const JobContext *context, const Config *config, const Ev
         status = eval_knn_run(eval, FEATURE_CLASS_TOKEN, &model->backbone, &row->result, error);
     }
     if (status == STATUS_OK && options_get(context->options, "untrained"))
-        status = run_untrained(eval, context->device, config, report, error);
+        status = run_untrained(eval, context->device, config, model, report, error);
     if (status == STATUS_OK && options_get(context->options, "raw-pixels")) {
         Row *row = add_row(report, "raw_pixels");
         snprintf(row->label, sizeof row->label, "raw pixels");

@@ -46,11 +46,8 @@ static Status read_groups(const char *path, int64_t **label, int64_t *n, char **
     TRY(curation_file_open(&input, path, "/group", error));
     *n = input.n;
     *label = memory_alloc_array((size_t)*n, sizeof **label);
-    Status status = curation_file_read(&input, "/group", H5_TYPE_I64, 0, *n, *label, error);
+    Status status = curation_file_read_indices(&input, "/group", 0, *n, -1, *n, *label, error);
     if (status == STATUS_OK) status = h5_attribute_read_text(&input.file, "/", "inputs", inputs, error);
-    for (int64_t i = 0; i < *n && status == STATUS_OK; i++)
-        if ((*label)[i] < -1 || (*label)[i] >= *n)
-            status = status_fail(error, STATUS_INPUT, "%s: /group[%lld] is no row", path, (long long)i);
     curation_file_close(&input);
     return status;
 }

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 /* `bytes` of zeroed memory, 64-byte aligned; never NULL (0 bytes give a valid pointer). Free by memory_free.
- */
+ * A forked child does not have what is 64 MiB or larger. */
 void *memory_alloc(size_t bytes);
 
 /* `count` zeroed elements; aborts if the product overflows. */

@@ -38,6 +38,7 @@ typedef struct {
     int64_t global_crops_size, local_crops_size;
     double mean[3], std[3]; /* of the input's normalisation */
     char version[64];       /* of the program */
+    int64_t bytes;          /* of the file that it was read from; not saved */
 } CheckpointMeta;
 
 /* What is saved and loaded: this rank's part, in host memory. All borrowed. */
@@ -80,7 +81,8 @@ Status checkpoint_find_latest(const char *folder, Comm *comm, Log *log, char *pa
  * its folder. *found false: there is none. */
 Status checkpoint_find_before(char *path, Comm *comm, Log *log, bool *found, Error *error);
 
-/* The root attributes alone. Free by checkpoint_meta_fini. */
+/* The root attributes alone; STATUS_INPUT also for what no training saves: a negative count, a normalisation
+ * by 0. Free by checkpoint_meta_fini. */
 Status checkpoint_read_meta(const char *path, CheckpointMeta *meta, Comm *comm, Error *error);
 void checkpoint_meta_fini(CheckpointMeta *meta);
 

@@ -2,11 +2,13 @@
 #include "ckpt/checkpoint_io.h"
 
 #include "base/memory.h"
+#include "data/pixel_levels.h"
 #include "h5/h5_attribute.h"
 #include "h5/h5_schema.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -183,27 +185,52 @@ static Status read_short_text(const H5File *file, const char *name, char *text, 
     return STATUS_OK;
 }
 
+/* The largest number that no sum of two of them overflows and a double holds. */
+#define COUNT_MAX ((int64_t)1 << 52)
+
+static Status check_int(const H5File *file, const IntAttribute *attribute, int64_t value, Error *error)
+{
+    bool is_seed = attribute->member == offsetof(CheckpointMeta, seed);
+    int64_t least = attribute->member == offsetof(CheckpointMeta, iteration) ? -1 : 0;
+    if (is_seed || (value >= least && value <= COUNT_MAX)) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "%s: attribute %s is %lld", file->path, attribute->name,
+                       (long long)value);
+}
+
 /* Files of earlier versions lack it: 0. */
 static Status read_bad_steps(const H5File *file, CheckpointMeta *meta, Error *error)
 {
     H5AttributeInfo info;
     TRY(h5_attribute_info(file, "/", bad_steps_name, &info, error));
     if (!info.exists) return STATUS_OK;
-    return h5_attribute_read_ints(file, "/", bad_steps_name, &meta->bad_steps, 1, error);
+    TRY(h5_attribute_read_ints(file, "/", bad_steps_name, &meta->bad_steps, 1, error));
+    IntAttribute attribute = {bad_steps_name, offsetof(CheckpointMeta, bad_steps)};
+    return check_int(file, &attribute, meta->bad_steps, error);
+}
+
+static Status check_doubles(const H5File *file, const CheckpointMeta *meta, Error *error)
+{
+    if (!pixel_levels_usable(meta->mean, meta->std))
+        return status_fail(error, STATUS_INPUT, "%s: attributes mean and std are no normalisation",
+                           file->path);
+    if (isfinite(meta->loss_scale) && meta->loss_scale > 0) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "%s: attribute loss_scale is %g", file->path, meta->loss_scale);
 }
 
 Status checkpoint_io_read_meta(const H5File *file, CheckpointMeta *meta, Error *error)
 {
-    *meta = (CheckpointMeta){0};
+    *meta = (CheckpointMeta){.bytes = file->bytes};
     for (int i = 0; i < INT_ATTRIBUTES; i++) {
         int64_t value;
         TRY(h5_attribute_read_ints(file, "/", int_attributes[i].name, &value, 1, error));
+        TRY(check_int(file, &int_attributes[i], value, error));
         memcpy((char *)meta + int_attributes[i].member, &value, sizeof value);
     }
     TRY(read_bad_steps(file, meta, error));
     TRY(h5_attribute_read_doubles(file, "/", "loss_scale", &meta->loss_scale, 1, error));
     TRY(h5_attribute_read_doubles(file, "/", "mean", meta->mean, 3, error));
     TRY(h5_attribute_read_doubles(file, "/", "std", meta->std, 3, error));
+    TRY(check_doubles(file, meta, error));
     TRY(read_short_text(file, "arch", meta->arch, sizeof meta->arch, error));
     TRY(read_short_text(file, "version", meta->version, sizeof meta->version, error));
     return h5_attribute_read_text(file, "/", "config", &meta->config, error);

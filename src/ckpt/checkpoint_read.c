@@ -4,31 +4,18 @@
 #include "ckpt/checkpoint_io.h"
 #include "ckpt/retention.h"
 #include "h5/h5_attribute.h"
-#include "h5/h5_schema.h"
+#include "h5/h5_check.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Rank 0: opens a file whose structure is that of a kind. */
-static Status open_checked(H5File *file, const char *path, const char *kind, Error *error)
-{
-    TRY(h5_file_open(file, path, error));
-    H5Schema schema;
-    h5_schema_load(&schema, kind);
-    Status status = h5_schema_check(&schema, file, H5_CHECK_STRUCTURE, error);
-    if (status != STATUS_OK) h5_file_close(file, NULL);
-    return status;
-}
-
 /* --- which file ---------------------------------------------------------------------------------------- */
 
 static Status is_whole(const char *path, Error *error)
 {
-    H5File file;
-    TRY(open_checked(&file, path, "checkpoint", error));
-    return h5_file_close(&file, error);
+    return h5_check_files(&path, 1, "checkpoint", error);
 }
 
 /* Rank 0: tries the files up to `limit`, newest first; each that is not whole is a warning, and the
@@ -148,7 +135,7 @@ Status checkpoint_read_meta(const char *path, CheckpointMeta *meta, Comm *comm, 
     Status status = STATUS_OK;
     if (comm_rank(comm) == 0) {
         H5File file;
-        status = open_checked(&file, path, "checkpoint", error);
+        status = h5_check_open(&file, path, "checkpoint", error);
         if (status == STATUS_OK) {
             status = checkpoint_io_read_meta(&file, meta, error);
             h5_file_close(&file, NULL);
@@ -251,7 +238,7 @@ static Status read_directory(const char *path, const char *kind, CheckpointLayou
                              const char *const *roots, uint32_t *crcs, Error *error)
 {
     H5File file;
-    TRY(open_checked(&file, path, kind, error));
+    TRY(h5_check_open(&file, path, kind, error));
     Status status = locate(&file, layout, roots, crcs, error);
     h5_file_close(&file, NULL);
     return status;

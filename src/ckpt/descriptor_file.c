@@ -3,8 +3,9 @@
 
 #include "base/memory.h"
 #include "ckpt/checkpoint_io.h"
+#include "data/pixel_levels.h"
 #include "h5/h5_attribute.h"
-#include "h5/h5_schema.h"
+#include "h5/h5_check.h"
 #include "run/version.h"
 
 #include <stdio.h>
@@ -49,18 +50,12 @@ static Status check_meta(const char *path, const DescriptorMeta *meta, Error *er
         return status_fail(error, STATUS_INPUT, "%s: gem_p is %g, expected 1 to 64", path, c->gem_p);
     if (!(c->bn_eps >= 0.0 && c->bn_eps <= 1.0))
         return status_fail(error, STATUS_INPUT, "%s: bn_eps is %g, expected 0 to 1", path, c->bn_eps);
-    for (int i = 0; i < 3; i++)
-        if (!(meta->std[i] > 0.0))
-            return status_fail(error, STATUS_INPUT, "%s: std is %g, expected more than 0", path,
-                               meta->std[i]);
-    return STATUS_OK;
+    if (pixel_levels_usable(meta->mean, meta->std)) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "%s: mean and std are no normalisation", path);
 }
 
 static Status read_meta(const H5File *file, DescriptorMeta *meta, Error *error)
 {
-    H5Schema schema;
-    h5_schema_load(&schema, KIND);
-    TRY(h5_schema_check(&schema, file, H5_CHECK_STRUCTURE, error));
     TRY(h5_attribute_read_ints(file, "/", "dims", &meta->config.dims, 1, error));
     TRY(h5_attribute_read_doubles(file, "/", "gem_p", &meta->config.gem_p, 1, error));
     TRY(h5_attribute_read_doubles(file, "/", "bn_eps", &meta->config.bn_eps, 1, error));
@@ -76,7 +71,7 @@ Status descriptor_file_read_meta(const char *path, DescriptorMeta *meta, Comm *c
     Status status = STATUS_OK;
     if (comm_rank(comm) == 0) {
         H5File file;
-        status = h5_file_open(&file, path, error);
+        status = h5_check_open(&file, path, KIND, error);
         if (status == STATUS_OK) {
             status = read_meta(&file, meta, error);
             h5_file_close(&file, NULL);

@@ -2,35 +2,11 @@
 #include "curation/csv_table.h"
 
 #include "base/memory.h"
+#include "base/text_file.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { LARGEST = 1 << 30 };
-
-static Status read_file(CsvTable *table, size_t *size, Error *error)
-{
-    FILE *file = fopen(table->path, "rb");
-    if (!file) return status_fail(error, STATUS_INPUT, "%s: %s", table->path, strerror(errno));
-    size_t room = 1 << 16;
-    table->text = memory_alloc(room);
-    *size = 0;
-    while (!feof(file) && !ferror(file) && *size < LARGEST) {
-        if (*size + 1 >= room) {
-            table->text = memory_grow(table->text, room, 2 * room);
-            room *= 2;
-        }
-        *size += fread(table->text + *size, 1, room - 1 - *size, file);
-    }
-    Status status = STATUS_OK;
-    if (ferror(file)) status = status_fail(error, STATUS_INPUT, "%s: cannot be read", table->path);
-    if (*size >= LARGEST) status = status_fail(error, STATUS_INPUT, "%s: larger than 1 GiB", table->path);
-    fclose(file);
-    table->text[*size] = 0;
-    return status;
-}
 
 static int64_t count_of(const char *text, char wanted, const char *end)
 {
@@ -65,8 +41,7 @@ Status csv_table_load(CsvTable *table, const char *path, Error *error)
         return status_fail(error, STATUS_INPUT, "%s: the path is too long", path);
     strcpy(table->path, path);
     size_t size = 0;
-    TRY(read_file(table, &size, error));
-    if (memchr(table->text, 0, size)) return status_fail(error, STATUS_INPUT, "%s: not a text", path);
+    TRY(text_file_read(path, TEXT_FILE_MOST, &table->text, &size, error));
     char *line = table->text, *end = table->text + size;
     size_t header = strcspn(line, "\n");
     if (header == 0) return status_fail(error, STATUS_INPUT, "%s: no header line", path);

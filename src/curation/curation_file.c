@@ -5,7 +5,9 @@
 #include "base/check.h"
 #include "base/memory.h"
 #include "h5/h5_attribute.h"
-#include "h5/h5_schema.h"
+#include "h5/h5_check.h"
+
+#include <math.h>
 
 enum { PIECE = 1 << 20 }; /* rows that travel at a time */
 
@@ -126,9 +128,6 @@ Status curation_file_commit(CurationFile *file, Error *error)
 
 static Status read_description(CurationInput *input, const char *object, Error *error)
 {
-    H5Schema schema;
-    h5_schema_load(&schema, "curation");
-    TRY(h5_schema_check(&schema, &input->file, H5_CHECK_STRUCTURE, error));
     TRY(curation_file_read_int(input, "rows", &input->n, error));
     int64_t digest, key_digest;
     TRY(curation_file_read_int(input, "digest", &digest, error));
@@ -146,7 +145,7 @@ static Status read_description(CurationInput *input, const char *object, Error *
 Status curation_file_open(CurationInput *input, const char *path, const char *object, Error *error)
 {
     *input = (CurationInput){.file = {.id = -1}};
-    TRY(h5_file_open(&input->file, path, error));
+    TRY(h5_check_open(&input->file, path, "curation", error));
     Status status = read_description(input, object, error);
     if (status != STATUS_OK) curation_file_close(input);
     return status;
@@ -165,6 +164,31 @@ Status curation_file_read(const CurationInput *input, const char *object, H5Type
     return h5_dataset_read_rows(&input->file, object, type, first, rows, out, error);
 }
 
+Status curation_file_read_indices(const CurationInput *input, const char *object, int64_t first, int64_t rows,
+                                  int64_t low, int64_t end, int64_t *out, Error *error)
+{
+    TRY(curation_file_read(input, object, H5_TYPE_I64, first, rows, out, error));
+    for (int64_t i = 0; i < rows; i++)
+        if (out[i] < low || out[i] >= end)
+            return status_fail(error, STATUS_INPUT, "%s: %s[%lld] is %lld, expected %lld to %lld",
+                               input->file.path, object, (long long)(first + i), (long long)out[i],
+                               (long long)low, (long long)end - 1);
+    return STATUS_OK;
+}
+
+Status curation_file_check_finite(const CurationInput *input, const char *object, H5Type type,
+                                  const void *values, int64_t count, Error *error)
+{
+    CHECK(type == H5_TYPE_F32 || type == H5_TYPE_F64);
+    const float *narrow = values;
+    const double *wide = values;
+    for (int64_t i = 0; i < count; i++)
+        if (!isfinite(type == H5_TYPE_F32 ? (double)narrow[i] : wide[i]))
+            return status_fail(error, STATUS_INPUT, "%s: %s holds a number that is not finite",
+                               input->file.path, object);
+    return STATUS_OK;
+}
+
 Status curation_file_read_int(const CurationInput *input, const char *name, int64_t *value, Error *error)
 {
     return h5_attribute_read_ints(&input->file, "/", name, value, 1, error);
@@ -172,7 +196,9 @@ Status curation_file_read_int(const CurationInput *input, const char *name, int6
 
 Status curation_file_read_double(const CurationInput *input, const char *name, double *value, Error *error)
 {
-    return h5_attribute_read_doubles(&input->file, "/", name, value, 1, error);
+    TRY(h5_attribute_read_doubles(&input->file, "/", name, value, 1, error));
+    if (isfinite(*value)) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "%s: attribute %s is not finite", input->file.path, name);
 }
 
 bool curation_file_has(const CurationInput *input, const char *name)
@@ -190,5 +216,7 @@ Status curation_file_read_table(const CurationInput *input, const char *object, 
     *values = data;
     *rows = info.shape[0];
     *columns = info.shape[1];
-    return STATUS_OK;
+    Status status = curation_file_check_finite(input, object, H5_TYPE_F32, data, info.count, error);
+    if (status != STATUS_OK) memory_free(data);
+    return status;
 }

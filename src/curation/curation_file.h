@@ -80,12 +80,21 @@ void curation_file_close(CurationInput *input);
 Status curation_file_read(const CurationInput *input, const char *object, H5Type type, int64_t first,
                           int64_t rows, void *out, Error *error);
 
-/* One attribute of the root. Not collective. */
+/* As curation_file_read of int64, where each number is from `low` up to below `end`, or it is STATUS_INPUT.
+ * Not collective. */
+Status curation_file_read_indices(const CurationInput *input, const char *object, int64_t first, int64_t rows,
+                                  int64_t low, int64_t end, int64_t *out, Error *error);
+
+/* STATUS_INPUT: one of values[count], which come from `object`, is not finite. Not collective. */
+Status curation_file_check_finite(const CurationInput *input, const char *object, H5Type type,
+                                  const void *values, int64_t count, Error *error);
+
+/* One attribute of the root; a double is finite. Not collective. */
 Status curation_file_read_int(const CurationInput *input, const char *name, int64_t *value, Error *error);
 Status curation_file_read_double(const CurationInput *input, const char *name, double *value, Error *error);
 bool curation_file_has(const CurationInput *input, const char *name);
 
-/* (*values)[*rows, *columns] of a data set such as /centroids; memory_free. Not collective. */
+/* (*values)[*rows, *columns] of a data set such as /centroids, finite; memory_free. Not collective. */
 Status curation_file_read_table(const CurationInput *input, const char *object, float **values, int64_t *rows,
                                 int64_t *columns, Error *error);
 

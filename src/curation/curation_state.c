@@ -17,10 +17,37 @@ static Status read_table(const CurationInput *input, const CurationTable *table,
     void *values;
     TRY(h5_dataset_get(&input->file, table->object, table->type, ndim, &info, &values, error));
     bool fits = info.shape[0] == table->rows && info.count == count;
+    Status status = STATUS_OK;
+    if (fits) status = curation_file_check_finite(input, table->object, table->type, values, count, error);
     if (fits) memcpy(table->values, values, (size_t)count * info.item_bytes);
     memory_free(values);
-    if (fits) return STATUS_OK;
+    if (fits) return status;
     return status_fail(error, STATUS_INPUT, "%s: %s is of another shape", input->file.path, table->object);
+}
+
+static Status read_number(const CurationInput *input, CurationNumber *number, Error *error)
+{
+    TRY(curation_file_read_int(input, number->name, &number->value, error));
+    if (number->value >= 0) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "%s: attribute %s is %lld, expected 0 or more", input->file.path,
+                       number->name, (long long)number->value);
+}
+
+/* This rank's run of an array. */
+static Status read_array(const CurationInput *input, const CurationState *state, const CurationArray *array,
+                         Error *error)
+{
+    int64_t first = state->first, count = state->count, *mine = array->mine;
+    if (array->type != H5_TYPE_I64)
+        return curation_file_read(input, array->object, array->type, first, count, mine, error);
+    bool own = array->end == CURATION_OWN_ROW;
+    TRY(curation_file_read_indices(input, array->object, first, count, array->low,
+                                   own ? state->total : array->end, mine, error));
+    for (int64_t i = 0; i < count && own; i++)
+        if (mine[i] > first + i)
+            return status_fail(error, STATUS_INPUT, "%s: %s[%lld] is %lld, expected no later row",
+                               input->file.path, array->object, (long long)(first + i), (long long)mine[i]);
+    return STATUS_OK;
 }
 
 /* STATUS_INPUT: cannot be used. */
@@ -33,10 +60,9 @@ static Status read_state(CurationState *state, Error *error)
     if (input.digest != state->meta.digest || input.n != state->total)
         status = status_fail(error, STATUS_INPUT, "%s is of other features or settings", state->path);
     for (int i = 0; i < state->number_count && status == STATUS_OK; i++)
-        status = curation_file_read_int(&input, state->numbers[i].name, &state->numbers[i].value, error);
+        status = read_number(&input, &state->numbers[i], error);
     for (int i = 0; i < state->array_count && status == STATUS_OK; i++)
-        status = curation_file_read(&input, state->arrays[i].object, state->arrays[i].type, state->first,
-                                    state->count, state->arrays[i].mine, error);
+        status = read_array(&input, state, &state->arrays[i], error);
     for (int i = 0; i < state->table_count && status == STATUS_OK; i++)
         status = read_table(&input, &state->tables[i], error);
     curation_file_close(&input);

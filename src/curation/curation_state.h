@@ -18,10 +18,14 @@
 
 enum { CURATION_STATE_ARRAYS = 4, CURATION_STATE_TABLES = 2, CURATION_STATE_NUMBERS = 4 };
 
+#define CURATION_OWN_ROW INT64_MIN
+
 typedef struct {
     const char *object; /* of the schema: "/label" */
     H5Type type;
     void *mine; /* [count] borrowed */
+    int64_t low,
+        end; /* I64: what it holds is from low up to below end; CURATION_OWN_ROW: up to its own row */
 } CurationArray;
 
 typedef struct {
@@ -33,7 +37,7 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    int64_t value; /* the same on all ranks */
+    int64_t value; /* the same on all ranks; not below 0 */
 } CurationNumber;
 
 typedef struct {

@@ -43,17 +43,17 @@ static Status start(Deduplicating *d, Error *error)
         (int)config->curation.score_normalization, config->curation.dedup.background_most);
     component_labels_init(&d->labels, d->pool->rows.total, run->comm);
     d->done = memory_alloc((size_t)d->labels.count);
-    d->state =
-        (CurationState){.path = d->path,
-                        .meta = meta,
-                        .total = d->labels.total,
-                        .first = d->labels.first,
-                        .count = d->labels.count,
-                        .save_minutes = config->curation.save_minutes,
-                        .arrays = {{"/label", H5_TYPE_I64, d->labels.label}, {"/done", H5_TYPE_U8, d->done}},
-                        .array_count = 2,
-                        .numbers = {{"edges", 0}},
-                        .number_count = 1};
+    d->state = (CurationState){.path = d->path,
+                               .meta = meta,
+                               .total = d->labels.total,
+                               .first = d->labels.first,
+                               .count = d->labels.count,
+                               .save_minutes = config->curation.save_minutes,
+                               .arrays = {{"/label", H5_TYPE_I64, d->labels.label, 0, CURATION_OWN_ROW},
+                                          {"/done", H5_TYPE_U8, d->done, 0, 0}},
+                               .array_count = 2,
+                               .numbers = {{"edges", 0}},
+                               .number_count = 1};
     bool found;
     TRY(curation_state_restore(&d->state, run->resume, &found, run->comm, run->log, error));
     if (found) return STATUS_OK;

@@ -5,7 +5,10 @@
 #include "curation/curation_file.h"
 #include "h5/h5_attribute.h"
 
+#include <math.h>
 #include <string.h>
+
+#define POOL_ROWS_MAX ((int64_t)1 << 36) /* for each of which a bit is held later */
 
 static Status read_attributes(RetrievalFile *file, const CurationInput *input, Error *error)
 {
@@ -22,7 +25,9 @@ static Status read_attributes(RetrievalFile *file, const CurationInput *input, E
     TRY(h5_attribute_read_text(&input->file, "/", "mode", &mode, error));
     file->is_cluster = strcmp(mode, "cluster") == 0;
     memory_free(mode);
-    return STATUS_OK;
+    if (file->pool_rows >= 0 && file->pool_rows <= POOL_ROWS_MAX && file->query_rows >= 0) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "%s: pool_rows is %lld and query_rows %lld", input->file.path,
+                       (long long)file->pool_rows, (long long)file->query_rows);
 }
 
 /* A data set [count] into memory of its own. */
@@ -55,6 +60,10 @@ static Status check(const RetrievalFile *file, const char *path, Error *error)
             file->query[i] >= file->query_rows)
             return status_fail(error, STATUS_INPUT, "%s: picture %lld is of row %lld and query %lld", path,
                                (long long)i, (long long)file->row[i], (long long)file->query[i]);
+    for (int64_t i = 0; i < file->n; i++)
+        if (file->neighbour[i] < -1 || file->neighbour[i] > INT32_MAX || !isfinite(file->similarity[i]))
+            return status_fail(error, STATUS_INPUT, "%s: picture %lld is neighbour %lld, similarity %g", path,
+                               (long long)i, (long long)file->neighbour[i], (double)file->similarity[i]);
     return STATUS_OK;
 }
 

@@ -57,15 +57,15 @@ static Status start(Sampling *s, const char *path, Error *error)
         (unsigned long long)s->queries->set_digest, (long long)s->n, config->curation.index,
         (long long)config->curation.nprobe, (long long)config->curation.refine,
         (long long)config->curation.train_rows, (long long)config->curation.seed);
-    *s->state =
-        (CurationState){.path = path,
-                        .meta = meta,
-                        .total = rows->total * s->n,
-                        .first = rows->first * s->n,
-                        .count = rows->count * s->n,
-                        .save_minutes = config->curation.save_minutes,
-                        .arrays = {{"/row", H5_TYPE_I64, s->id}, {"/similarity", H5_TYPE_F32, s->similarity}},
-                        .array_count = 2};
+    *s->state = (CurationState){.path = path,
+                                .meta = meta,
+                                .total = rows->total * s->n,
+                                .first = rows->first * s->n,
+                                .count = rows->count * s->n,
+                                .save_minutes = config->curation.save_minutes,
+                                .arrays = {{"/row", H5_TYPE_I64, s->id, NOT_LOOKED_FOR, s->pool->rows.total},
+                                           {"/similarity", H5_TYPE_F32, s->similarity, 0, 0}},
+                                .array_count = 2};
     bool found;
     TRY(curation_state_restore(s->state, run->resume, &found, run->comm, run->log, error));
     for (size_t i = 0; !found && i < slots; i++)

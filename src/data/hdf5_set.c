@@ -5,8 +5,7 @@
 #include "data/data_set.h"
 #include "data/item_runs.h"
 #include "data/shard_files.h"
-#include "h5/h5_dataset.h"
-#include "h5/h5_schema.h"
+#include "h5/h5_check.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -179,15 +178,13 @@ static void take_items(Hdf5Set *set, const Tables *tables, int64_t source)
     set->count += tables->count;
 }
 
-static Status read_shard(Hdf5Set *set, int64_t source, const H5Schema *schema, TextTable *classes,
-                         Error *error)
+static Status read_shard(Hdf5Set *set, int64_t source, TextTable *classes, Error *error)
 {
     const char *path = shard_files_path(&set->files, source);
     H5File file;
     TRY(h5_file_open(&file, path, error));
     Tables tables = {0};
-    Status status = h5_schema_check(schema, &file, H5_CHECK_STRUCTURE, error);
-    if (status == STATUS_OK) status = read_tables(&file, &tables, error);
+    Status status = read_tables(&file, &tables, error);
     Error closing;
     Status closed = h5_file_close(&file, &closing);
     if (status == STATUS_OK && closed != STATUS_OK) status = status_fail(error, closed, "%s", closing.text);
@@ -196,6 +193,18 @@ static Status read_shard(Hdf5Set *set, int64_t source, const H5Schema *schema, T
     if (status == STATUS_OK) status = take_masks(set, &tables, path, source == 0, error);
     if (status == STATUS_OK) take_items(set, &tables, source);
     tables_fini(&tables);
+    return status;
+}
+
+/* There may be thousands: one child looks at all of them. */
+static Status check_shards(const Hdf5Set *set, Error *error)
+{
+    int64_t count = set->files.paths.count;
+    const char **paths = memory_alloc_array((size_t)count, sizeof *paths);
+    for (int64_t i = 0; i < count; i++)
+        paths[i] = shard_files_path(&set->files, i);
+    Status status = h5_check_files(paths, count, "dataset", error);
+    memory_free(paths);
     return status;
 }
 
@@ -275,13 +284,9 @@ Status hdf5_set_open(DataKind *kind, const char *pattern, Error *error)
                        .read = hdf5_read,
                        .destroy = hdf5_destroy};
     TRY(shard_files_init(&set->files, pattern, error));
-    H5Schema *schema = memory_alloc(sizeof *schema);
-    h5_schema_load(schema, "dataset");
-    Status status = STATUS_OK;
-    for (int64_t file = 0; file < set->files.paths.count && status == STATUS_OK; file++)
-        status = read_shard(set, file, schema, &kind->classes, error);
-    memory_free(schema);
-    TRY(status);
+    TRY(check_shards(set, error));
+    for (int64_t file = 0; file < set->files.paths.count; file++)
+        TRY(read_shard(set, file, &kind->classes, error));
     kind->count = set->count;
     if (set->mask_offsets) kind->read_mask = hdf5_read_mask;
     if (!set->count) return status_fail(error, STATUS_INPUT, "%s: no image in it", pattern);

@@ -3,9 +3,28 @@
 
 #include "ops/ops.h"
 
+#include <math.h>
+
 PixelNorm pixel_levels_imagenet(void)
 {
     return (PixelNorm){.mean = {0.485f, 0.456f, 0.406f}, .std = {0.229f, 0.224f, 0.225f}};
+}
+
+bool pixel_levels_usable(const double mean[3], const double std[3])
+{
+    for (int c = 0; c < 3; c++)
+        if (!isfinite(mean[c]) || !isfinite(std[c]) || !((float)std[c] > 0.0f)) return false;
+    return true;
+}
+
+PixelNorm pixel_levels_norm(const double mean[3], const double std[3])
+{
+    PixelNorm norm;
+    for (int c = 0; c < 3; c++) {
+        norm.mean[c] = (float)mean[c];
+        norm.std[c] = (float)std[c];
+    }
+    return norm;
 }
 
 void pixel_levels_fill(float *levels, const PixelNorm *norm)

@@ -10,6 +10,8 @@
 #include "device/device.h"
 #include "tensor/tensor.h"
 
+#include <stdbool.h>
+
 /* Of the channels of RGB in [0, 1]. */
 typedef struct {
     float mean[3], std[3];
@@ -17,6 +19,12 @@ typedef struct {
 
 /* ImageNet's, which the reference trains with. */
 PixelNorm pixel_levels_imagenet(void);
+
+/* Whether a file's numbers can be one: finite, and what is divided by above 0. */
+bool pixel_levels_usable(const double mean[3], const double std[3]);
+
+/* The same numbers in the precision that pictures are normalised in. */
+PixelNorm pixel_levels_norm(const double mean[3], const double std[3]);
 
 /* levels[3, 256] = (level / 255 - mean) / std, each operation rounded to float32 as torchvision's are. */
 void pixel_levels_fill(float *levels, const PixelNorm *norm);

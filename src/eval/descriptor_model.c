@@ -43,11 +43,7 @@ void descriptor_model_place(DescriptorModel *model, Device *device, Dtype wanted
         weights->reduced = tensor_1d(model->reduced, wanted, n);
         ops->cast(ops, weights->reduced, weights->exact);
     }
-    PixelNorm norm;
-    for (int c = 0; c < 3; c++) {
-        norm.mean[c] = (float)model->meta.mean[c];
-        norm.std[c] = (float)model->meta.std[c];
-    }
+    PixelNorm norm = pixel_levels_norm(model->meta.mean, model->meta.std);
     model->descriptor.resnet = &model->resnet;
     model->descriptor.levels = pixel_levels_create(device, &norm);
     ops_destroy(ops);

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "ssl/ssl_meta_arch.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -59,7 +60,7 @@ static Status overlay(Config *config, const Options *options, Error *error)
         TRY(config_load_file(config, options->config_files[i], error));
     for (int i = 0; i < options->override_count; i++)
         TRY(config_override(config, options->overrides[i], error));
-    return config_check(config, error);
+    return STATUS_OK;
 }
 
 /* A key that the options changed although the weights depend on it. */
@@ -76,30 +77,71 @@ static Status check_same_network(const Config *saved, const Config *config, cons
     return status;
 }
 
-static Status resolve_config(EvalModel *model, const char *text, const Options *options, Error *error)
+/* The network stands in a checkpoint twice, for us as the configuration and for others as attributes. */
+static Status check_attributes(const Config *saved, const CheckpointMeta *meta, const char *path,
+                               Error *error)
+{
+    VitConfig v = ssl_vit_config(saved);
+    const struct {
+        const char *name;
+        int64_t attribute, config;
+    } both[] = {{"embed_dim", meta->embed_dim, v.embed_dim},
+                {"patch_size", meta->patch_size, v.patch_size},
+                {"n_registers", meta->n_registers, v.num_register_tokens},
+                {"global_crops_size", meta->global_crops_size, v.img_size}};
+    for (size_t i = 0; i < sizeof both / sizeof *both; i++)
+        if (both[i].attribute != both[i].config)
+            return status_fail(error, STATUS_INPUT, "%s: attribute %s is %lld, but %lld by its configuration",
+                               path, both[i].name, (long long)both[i].attribute, (long long)both[i].config);
+    return STATUS_OK;
+}
+
+static Status resolve_config(EvalModel *model, const CheckpointMeta *meta, const Options *options,
+                             Error *error)
 {
     Config saved;
     config_init(&saved);
+    const char *text = meta->config;
     size_t size = strlen(text);
     Status status = config_load_text(&saved, model->path, text, size, error);
+    if (status == STATUS_OK) status = check_attributes(&saved, meta, model->path, error);
     if (status == STATUS_OK) status = config_load_text(&model->config, model->path, text, size, error);
     if (status == STATUS_OK) status = overlay(&model->config, options, error);
     if (status == STATUS_OK) status = check_same_network(&saved, &model->config, model->path, error);
+    if (status == STATUS_OK) status = config_check(&model->config, error);
     config_fini(&saved);
     return status;
 }
 
 /* --- the network --- */
 
-static void build(EvalModel *model)
+/* `bytes`: of the file that shall fill it; a configuration may ask for more memory than there is. */
+static Status build(EvalModel *model, int64_t bytes, Error *error)
 {
     VitConfig config = ssl_vit_config(&model->config);
     config.drop_path_rate = 0.0;
     param_table_init(&model->table);
     vit_build(&model->vit, &config, &model->table);
+    int64_t numbers = 0;
+    for (int p = 0; p < model->table.count; p++)
+        numbers += model->table.params[p].count;
+    if (numbers > bytes / (int64_t)sizeof(float))
+        return status_fail(error, STATUS_INPUT,
+                           "%s: another architecture: the network of its configuration has %lld numbers",
+                           model->path, (long long)numbers);
     size_t n = (size_t)model->table.flat_count;
     model->flat = memory_alloc_array(n, sizeof *model->flat);
     model->backbone = (FeatureBackbone){.vit = &model->vit, .weights = &model->weights};
+    return STATUS_OK;
+}
+
+/* Training saves no others. */
+static Status check_finite(const EvalModel *model, Error *error)
+{
+    for (int64_t i = 0; i < model->table.flat_count; i++)
+        if (!isfinite(model->flat[i]))
+            return status_fail(error, STATUS_INPUT, "%s: the weights are not finite", model->path);
+    return STATUS_OK;
 }
 
 void eval_model_place(EvalModel *model, Device *device)
@@ -130,19 +172,16 @@ Status eval_model_load(EvalModel *model, const char *path, CheckpointRole role, 
     CheckpointMeta meta = {0};
     TRY(checkpoint_read_meta(model->path, &meta, comm, error));
     model->iteration = meta.iteration;
-    for (int c = 0; c < 3; c++) {
-        model->norm.mean[c] = (float)meta.mean[c];
-        model->norm.std[c] = (float)meta.std[c];
-    }
-    Status status = comm_agree(comm, resolve_config(model, meta.config, options, error), error);
+    model->norm = pixel_levels_norm(meta.mean, meta.std);
+    Status status = comm_agree(comm, resolve_config(model, &meta, options, error), error);
     checkpoint_meta_fini(&meta);
     TRY(status);
-    build(model);
+    TRY(build(model, meta.bytes, error)); /* the same on all ranks */
     ShardMap map;
     shard_map_init_whole(&map, &model->table, comm);
     status = checkpoint_load_backbone(model->path, role, &map, model->flat, comm, error);
     shard_map_fini(&map);
-    return status;
+    return status == STATUS_OK ? check_finite(model, error) : status; /* all ranks have all of them */
 }
 
 Status eval_model_untrained(EvalModel *model, const Config *config, Error *error)
@@ -154,7 +193,7 @@ Status eval_model_untrained(EvalModel *model, const Config *config, Error *error
     memory_free(text);
     TRY(status);
     model->norm = pixel_levels_imagenet();
-    build(model);
+    TRY(build(model, INT64_MAX, error));
     param_table_initialise(&model->table, (uint64_t)model->config.train.seed, model->flat);
     return STATUS_OK;
 }

@@ -33,13 +33,14 @@ Status eval_model_role(CheckpointRole *role, const char *word, Error *error);
 
 /* Loads one role's backbone. `path`: a checkpoint file, a run folder or its checkpoints folder (the newest
  * then). `options` overlays configuration files and key=value on the saved configuration. STATUS_INPUT: no
- * such checkpoint, an overlay that would change the network, and what checkpoint_load_backbone refuses. The
- * outcome is agreed. Owned by the caller: eval_model_fini, also after a failure. Collective over COMM. */
+ * such checkpoint, an overlay that would change the network, attributes that contradict the configuration,
+ * and what checkpoint_load_backbone refuses. The outcome is agreed. Owned by the caller: eval_model_fini,
+ * also after a failure. Collective over COMM. */
 Status eval_model_load(EvalModel *model, const char *path, CheckpointRole role, const Options *options,
                        Comm *comm, Log *log, Error *error);
 
 /* The same kind of network at its first step: weights drawn from train.seed as pretraining does, of `config`
- * (which is copied). Not collective. */
+ * (which is copied), for pictures normalised as training does. Not collective. */
 Status eval_model_untrained(EvalModel *model, const Config *config, Error *error);
 
 /* Puts the weights into the device's memory, in the precision that compute_precision.teacher.backbone asks

@@ -184,9 +184,12 @@ static int64_t place_of(const Block *block, int64_t q, int64_t n, int64_t j, int
     float product = block->products[q * BLOCK + j];
     int64_t place = count_larger(similarities, n, product + block->margin);
     if (place == n || similarities[place] < product - block->margin) return place;
+    int64_t near = 1; /* hits that only all digits tell from it, from `place` on */
+    while (place + near < n && similarities[place + near] >= product - block->margin)
+        near++;
     int64_t d = block->ranks->database->d;
     double exact = index_rows_dot(block->queries + q * d, block->database + j * d, d);
-    return nearer_hits(block->hits + block->starts[q], n, exact, row);
+    return place + nearer_hits(block->hits + block->starts[q] + place, near, exact, row);
 }
 
 static void count_negatives(Block *block, int64_t first, int64_t count)

@@ -3,14 +3,11 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "base/text_file.h"
 
 #include <cjson/cJSON.h>
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { LARGEST = 1 << 30 };
 
 static const struct {
     const char *name;
@@ -18,30 +15,6 @@ static const struct {
 } LISTS[] = {{"easy", RETRIEVAL_EASY}, {"hard", RETRIEVAL_HARD}, {"junk", RETRIEVAL_JUNK}};
 
 enum { LIST_COUNT = sizeof LISTS / sizeof *LISTS };
-
-/* The file as a string; memory_free. */
-static Status read_text(const char *path, char **text, size_t *size, Error *error)
-{
-    *text = NULL;
-    FILE *file = fopen(path, "rb");
-    if (!file) return status_fail(error, STATUS_INPUT, "%s: %s", path, strerror(errno));
-    size_t room = 1 << 16;
-    *size = 0;
-    *text = memory_alloc(room);
-    while (!feof(file) && !ferror(file) && *size < LARGEST) {
-        if (*size + 1 >= room) {
-            *text = memory_grow(*text, room, 2 * room);
-            room *= 2;
-        }
-        *size += fread(*text + *size, 1, room - 1 - *size, file);
-    }
-    (*text)[*size] = '\0';
-    Status status = STATUS_OK;
-    if (ferror(file)) status = status_fail(error, STATUS_INPUT, "%s: cannot be read", path);
-    if (*size >= LARGEST) status = status_fail(error, STATUS_INPUT, "%s: larger than 1 GiB", path);
-    fclose(file);
-    return status;
-}
 
 /* --- from JSON --- */
 
@@ -121,7 +94,7 @@ Status retrieval_truth_load(RetrievalTruth *truth, const char *path, Error *erro
     *truth = (RetrievalTruth){.path = path};
     char *text = NULL;
     size_t size = 0;
-    Status status = read_text(path, &text, &size, error);
+    Status status = text_file_read(path, TEXT_FILE_MOST, &text, &size, error);
     if (status == STATUS_OK) {
         const char *end = NULL;
         cJSON *tree = cJSON_ParseWithOpts(text, &end, true);

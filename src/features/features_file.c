@@ -5,8 +5,7 @@
 #include "base/dtype.h"
 #include "base/memory.h"
 #include "h5/h5_attribute.h"
-#include "h5/h5_dataset.h"
-#include "h5/h5_schema.h"
+#include "h5/h5_check.h"
 
 #include <math.h>
 #include <string.h>
@@ -238,9 +237,6 @@ static Status read_description(FeaturesFile *features, Error *error)
 {
     const H5File *file = &features->file;
     FeaturesMeta *meta = &features->meta;
-    H5Schema schema;
-    h5_schema_load(&schema, "features");
-    TRY(h5_schema_check(&schema, file, H5_CHECK_STRUCTURE, error));
     H5Info values, keys;
     H5Kind kind;
     TRY(h5_file_kind(file, "/features", &kind, error));
@@ -254,6 +250,7 @@ static Status read_description(FeaturesFile *features, Error *error)
     features->n = values.shape[0];
     features->d = values.shape[1];
     features->key_bytes = keys.item_bytes;
+    if (features->d < 1) return status_fail(error, STATUS_INPUT, "%s: /features: no columns", file->path);
     TRY(read_text(file, "model", &meta->model, error));
     TRY(read_text(file, "arch", &meta->arch, error));
     TRY(read_text(file, "layer", &meta->layer, error));
@@ -265,13 +262,16 @@ static Status read_description(FeaturesFile *features, Error *error)
     TRY(read_views(features, error));
     TRY(read_upside_down(features, error));
     TRY(h5_attribute_read_ints(file, "/", "input_size", &meta->input_size, 1, error));
-    return h5_attribute_read_ints(file, "/", "classes", &features->classes, 1, error);
+    TRY(h5_attribute_read_ints(file, "/", "classes", &features->classes, 1, error));
+    if (features->classes >= 0) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "%s: attribute classes is %lld", file->path,
+                       (long long)features->classes);
 }
 
 Status features_file_open(FeaturesFile *features, const char *path, Error *error)
 {
     *features = (FeaturesFile){0};
-    TRY(h5_file_open(&features->file, path, error));
+    TRY(h5_check_open(&features->file, path, "features", error));
     Status status = read_description(features, error);
     if (status != STATUS_OK) features_file_close(features);
     return status;

@@ -220,3 +220,37 @@ Status h5_attribute_read_u32(const H5File *file, const char *object, const char 
 {
     return read_values(file, object, name, H5_TYPE_U32, 1, value, error);
 }
+
+/* H5Aiterate's visit: below 0 ends the walk as a failure. */
+static herr_t read_any(hid_t owner, const char *name, const H5A_info_t *facts, void *unused)
+{
+    (void)facts;
+    (void)unused;
+    H5AttributeInfo info = {0};
+    hid_t attribute = H5Aopen(owner, name, H5P_DEFAULT);
+    if (attribute < 0) return -1;
+    bool good = describe(attribute, &info);
+    bool ours = good && info.type != H5_TYPE_OTHER && info.item_bytes <= H5_MAX_ATTRIBUTE_BYTES &&
+                info.count <= H5_MAX_ATTRIBUTE_BYTES / (int64_t)info.item_bytes;
+    if (ours) {
+        void *values = memory_alloc_array((size_t)info.count, info.item_bytes);
+        hid_t type = H5Aget_type(attribute);
+        good = H5Aread(attribute, type, values) >= 0;
+        H5Tclose(type);
+        memory_free(values);
+    }
+    H5Aclose(attribute);
+    return good ? 0 : -1;
+}
+
+Status h5_attribute_check_all(const H5File *file, const char *object, Error *error)
+{
+    H5Kind kind;
+    h5_guard_enter();
+    Status status = h5_guard_kind(file, object, &kind, error);
+    if (status == STATUS_OK && H5Aiterate_by_name(file->id, object, H5_INDEX_NAME, H5_ITER_NATIVE, NULL,
+                                                  read_any, NULL, H5P_DEFAULT) < 0)
+        status = h5_guard_fail(error, STATUS_INPUT, file, object, "an attribute is unreadable");
+    h5_guard_leave();
+    return status;
+}

@@ -49,4 +49,8 @@ Status h5_attribute_read_doubles(const H5File *file, const char *object, const c
 Status h5_attribute_read_u32(const H5File *file, const char *object, const char *name, uint32_t *value,
                              Error *error);
 
+/* Reads every attribute of an object that any of our formats may have, and forgets it. STATUS_INPUT: one
+ * cannot be read. */
+Status h5_attribute_check_all(const H5File *file, const char *object, Error *error);
+
 #endif

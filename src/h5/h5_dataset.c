@@ -9,7 +9,7 @@
 #include <hdf5.h>
 #include <string.h>
 
-enum { CHUNK_BYTES = 1 << 20, MAX_TEXT_BYTES = 1 << 16 };
+enum { CHUNK_BYTES = 1 << 20, MAX_TEXT_BYTES = 1 << 16, FLETCHER32_BYTES = 4 };
 
 static const char *const type_names[H5_TYPE_COUNT] = {
     [H5_TYPE_OTHER] = "other", [H5_TYPE_F16] = "float16", [H5_TYPE_F32] = "float32",
@@ -170,35 +170,35 @@ static const char *describe_chunks(hid_t dataset, hid_t dcpl, H5Info *info, int6
     return NULL;
 }
 
-static const char *describe_storage(hid_t dataset, H5Info *info, int64_t file_bytes)
+static const char *describe_range(hid_t dataset, H5Info *info, int64_t file_bytes)
 {
-    hid_t dcpl = H5Dget_create_plist(dataset);
-    if (dcpl < 0) return "unreadable storage";
-    const char *trouble = NULL;
-    info->offset = -1;
+    info->layout = H5_LAYOUT_CONTIGUOUS;
+    info->offset = offset_of(dataset, info);
+    int64_t bytes = info->count * (int64_t)info->item_bytes;
+    if (bytes && (info->offset < 0 || bytes > file_bytes || info->offset > file_bytes - bytes))
+        return "its data does not lie wholly in the file";
+    return NULL;
+}
+
+/* The kind of storage comes first: to ask for the shape of a virtual data set opens other files. */
+static const char *describe_all(hid_t dataset, hid_t dcpl, H5Info *info, int64_t file_bytes)
+{
     H5D_layout_t layout = H5Pget_layout(dcpl);
-    if (H5Pget_external_count(dcpl) != 0) {
-        trouble = "its data lies in another file";
-    } else if (layout == H5D_CHUNKED) {
-        trouble = describe_chunks(dataset, dcpl, info, file_bytes);
-    } else if (layout == H5D_CONTIGUOUS) {
-        info->layout = H5_LAYOUT_CONTIGUOUS;
-        info->offset = offset_of(dataset, info);
-        int64_t bytes = info->count * (int64_t)info->item_bytes;
-        if (bytes && (info->offset < 0 || bytes > file_bytes || info->offset > file_bytes - bytes))
-            trouble = "its data does not lie wholly in the file";
-    } else {
-        trouble = "expected contiguous or chunked storage";
-    }
-    H5Pclose(dcpl);
-    return trouble;
+    if (H5Pget_external_count(dcpl) != 0) return "its data lies in another file";
+    if (layout != H5D_CHUNKED && layout != H5D_CONTIGUOUS) return "expected contiguous or chunked storage";
+    const char *trouble = describe_shape(dataset, info);
+    if (trouble) return trouble;
+    return layout == H5D_CHUNKED ? describe_chunks(dataset, dcpl, info, file_bytes)
+                                 : describe_range(dataset, info, file_bytes);
 }
 
 static Status describe(const H5File *file, const char *object, hid_t dataset, H5Info *info, Error *error)
 {
     *info = (H5Info){.offset = -1};
-    const char *trouble = describe_shape(dataset, info);
-    if (!trouble) trouble = describe_storage(dataset, info, file->temporary ? INT64_MAX : file->bytes);
+    hid_t dcpl = H5Dget_create_plist(dataset);
+    if (dcpl < 0) return h5_guard_fail(error, STATUS_INPUT, file, object, "unreadable storage");
+    const char *trouble = describe_all(dataset, dcpl, info, file->temporary ? INT64_MAX : file->bytes);
+    H5Pclose(dcpl);
     return trouble ? h5_guard_fail(error, STATUS_INPUT, file, object, trouble) : STATUS_OK;
 }
 
@@ -208,6 +208,52 @@ Status h5_dataset_info(const H5File *file, const char *object, H5Info *info, Err
     h5_guard_enter();
     Status status = open_dataset(file, object, &dataset, error);
     if (status == STATUS_OK) status = describe(file, object, dataset, info, error);
+    if (dataset >= 0) H5Dclose(dataset);
+    h5_guard_leave();
+    return status;
+}
+
+/* The first element of the chunk after the one at `at`; false behind the last. */
+static bool next_chunk(const H5Info *info, const hsize_t *chunk, hsize_t *at)
+{
+    for (int d = info->ndim - 1; d >= 0; d--) {
+        at[d] += chunk[d];
+        if (at[d] < (hsize_t)info->shape[d]) return true;
+        at[d] = 0;
+    }
+    return false;
+}
+
+/* A chunk that is not found would be read as whatever was in memory before. */
+static const char *find_chunks(hid_t dataset, const H5Info *info)
+{
+    hsize_t chunk[H5_MAX_DIMS], at[H5_MAX_DIMS] = {0}, stored;
+    hid_t dcpl = H5Dget_create_plist(dataset);
+    bool known = dcpl >= 0 && H5Pget_chunk(dcpl, H5_MAX_DIMS, chunk) == info->ndim;
+    if (dcpl >= 0) H5Pclose(dcpl);
+    if (!known) return "unreadable storage";
+    hsize_t expected = info->item_bytes;
+    for (int d = 0; d < info->ndim; d++)
+        expected *= chunk[d];
+    expected += FLETCHER32_BYTES;
+    do {
+        if (H5Dget_chunk_storage_size(dataset, at, &stored) < 0) return "unreadable storage";
+        if (stored != expected) return "a part of it is missing or of a wrong size";
+    } while (next_chunk(info, chunk, at));
+    return NULL;
+}
+
+Status h5_dataset_check_chunks(const H5File *file, const char *object, Error *error)
+{
+    hid_t dataset;
+    H5Info info;
+    h5_guard_enter();
+    Status status = open_dataset(file, object, &dataset, error);
+    if (status == STATUS_OK) status = describe(file, object, dataset, &info, error);
+    const char *trouble = NULL;
+    if (status == STATUS_OK && info.layout == H5_LAYOUT_CHECKED && info.count > 0)
+        trouble = find_chunks(dataset, &info);
+    if (trouble) status = h5_guard_fail(error, STATUS_INPUT, file, object, trouble);
     if (dataset >= 0) H5Dclose(dataset);
     h5_guard_leave();
     return status;

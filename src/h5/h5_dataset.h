@@ -60,6 +60,10 @@ Status h5_dataset_shorten(const H5File *file, const char *object, int64_t rows, 
  * for storage that does not lie wholly inside the file; H5_TYPE_OTHER is described, not refused. */
 Status h5_dataset_info(const H5File *file, const char *object, H5Info *info, Error *error);
 
+/* Whether all chunks of a checked data set are there, each of its size: what h5_dataset_info, which is quick,
+ * does not ask. STATUS_INPUT: no. */
+Status h5_dataset_check_chunks(const H5File *file, const char *object, Error *error);
+
 /* Writes rows [first, first + rows) of the leading dimension from `data`. */
 Status h5_dataset_write_rows(const H5File *file, const char *object, int64_t first, int64_t rows,
                              const void *data, Error *error);

@@ -142,6 +142,7 @@ static Status check_data(Checking *c, const H5SchemaObject *o, const char *path,
         TRY(h5_attribute_read_u32(c->file, path, "crc32", &crc, c->error));
         if (c->depth == H5_CHECK_CHECKSUMS) return h5_checksum_by_attribute(c->file, path, info, c->error);
     }
+    if (o->checksum == H5_CHECKSUM_FLETCHER32) TRY(h5_dataset_check_chunks(c->file, path, c->error));
     if (o->checksum == H5_CHECKSUM_FLETCHER32 && c->depth == H5_CHECK_CHECKSUMS)
         return h5_checksum_by_reading(c->file, path, info, c->error);
     return STATUS_OK; /* items need their offsets checked first: check_items */
@@ -301,6 +302,7 @@ static Status check_items(Checking *c)
 static Status check_all(Checking *c)
 {
     TRY(check_stamp(c));
+    TRY(h5_attribute_check_all(c->file, "/", c->error)); /* readers know more names than the schema */
     for (int i = 0; i < c->schema->attribute_count; i++)
         TRY(check_attribute(c, &c->schema->attributes[i]));
     TRY(walk(c, "/", 0));

@@ -3,7 +3,7 @@
 
 #include "base/memory.h"
 #include "h5/h5_attribute.h"
-#include "h5/h5_schema.h"
+#include "h5/h5_check.h"
 
 #include <string.h>
 
@@ -108,9 +108,6 @@ static Status read_confusion(const H5File *file, ResultConfusion *confusion, Err
 
 static Status read_all(const H5File *file, Result *result, Error *error)
 {
-    H5Schema schema;
-    h5_schema_load(&schema, "result");
-    TRY(h5_schema_check(&schema, file, H5_CHECK_STRUCTURE, error));
     H5Info info;
     TRY(h5_dataset_info(file, "/value", &info, error));
     if (info.count > MAX_FIGURES) return status_fail(error, STATUS_INPUT, "%s: too many figures", file->path);
@@ -133,7 +130,7 @@ Status result_file_read(const char *path, Result *result, Error *error)
 {
     *result = (Result){0};
     H5File file;
-    TRY(h5_file_open(&file, path, error));
+    TRY(h5_check_open(&file, path, "result", error));
     Status status = read_all(&file, result, error);
     h5_file_close(&file, NULL);
     if (status != STATUS_OK) result_file_fini(result);

@@ -2,6 +2,7 @@
 #include "report/evaluation_history.h"
 
 #include "base/memory.h"
+#include "base/text_file.h"
 
 #include <cjson/cJSON.h>
 #include <dirent.h>
@@ -26,13 +27,11 @@ static int place_of_k(EvaluationHistory *history, int64_t k)
 
 static Status parse_point(EvaluationHistory *history, EvaluationPoint *point, const char *path, Error *error)
 {
-    char text[FILE_MOST];
-    FILE *file = fopen(path, "r");
-    if (!file) return status_fail(error, STATUS_INPUT, "%s: cannot be read", path);
-    size_t size = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[size] = '\0';
-    cJSON *tree = cJSON_Parse(text);
+    char *text;
+    size_t size;
+    TRY(text_file_read(path, FILE_MOST, &text, &size, error));
+    cJSON *tree = cJSON_ParseWithLength(text, size);
+    memory_free(text);
     if (!cJSON_IsObject(tree)) {
         cJSON_Delete(tree);
         return status_fail(error, STATUS_INPUT, "%s: not a JSON object", path);

@@ -4,6 +4,7 @@
 #include "base/atomic_file.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/text_file.h"
 #include "run/launcher.h"
 #include "run/libraries.h"
 #include "run/version.h"
@@ -18,11 +19,9 @@ enum { FILE_MAX = 16 << 20, EARLIER_MAX = 100 };
 /* The file as a tree; NULL when there is none or it is no JSON (then there is nothing worth keeping). */
 static cJSON *read_tree(const char *path)
 {
-    FILE *file = fopen(path, "rbe");
-    if (!file) return NULL;
-    char *text = memory_alloc(FILE_MAX);
-    size_t length = fread(text, 1, FILE_MAX, file);
-    fclose(file);
+    char *text;
+    size_t length;
+    if (text_file_read(path, FILE_MAX, &text, &length, NULL) != STATUS_OK) return NULL;
     cJSON *tree = cJSON_ParseWithLength(text, length);
     memory_free(text);
     return tree;

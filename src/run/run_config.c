@@ -4,6 +4,20 @@
 #include "base/memory.h"
 #include "base/rng.h"
 
+#include <string.h>
+#include <unistd.h>
+
+/* Whether the keys lie over the configuration of weights that are given. That is not read yet, and rules
+ * between keys are checked where it is: those of the defaults say nothing of it. */
+static bool overlays_weights(const Options *options)
+{
+    if (strcmp(options->job, "convert") == 0) return true;
+    for (int i = 0; options->own && options->own[i].name; i++)
+        if (strcmp(options->own[i].name, "model") == 0 && options->own_counts[i] > 0)
+            return access(options->own_values[i][options->own_counts[i] - 1], R_OK) == 0;
+    return false;
+}
+
 static Status overlay(Config *config, const Options *options, Error *error)
 {
     for (int i = 0; i < options->config_file_count; i++)
@@ -12,7 +26,7 @@ static Status overlay(Config *config, const Options *options, Error *error)
         TRY(config_override(config, options->overrides[i], error));
     if (options->output_dir)
         TRY(config_override_text(config, "train.output_dir", options->output_dir, "--output-dir", error));
-    return config_check(config, error);
+    return overlays_weights(options) ? STATUS_OK : config_check(config, error);
 }
 
 Status run_config_load(Config *config, const Options *options, Error *error)

@@ -9,8 +9,9 @@
 #include "config/config.h"
 #include "run/options.h"
 
-/* Initialises `config` and overlays what the options name, then checks it. On failure (STATUS_INPUT) nothing
- * is left to release; else config_fini. Not collective: every rank reads for itself. */
+/* Initialises `config` and overlays what the options name, then checks it, unless a job is given a
+ * checkpoint, under whose configuration the options count (eval/eval_model.h). On failure (STATUS_INPUT)
+ * nothing is left to release; else config_fini. Not collective: every rank reads for itself. */
 Status run_config_load(Config *config, const Options *options, Error *error);
 
 /* The same on all ranks with an agreed outcome; ranks that read different configurations (a file that differs

@@ -352,10 +352,23 @@ CheckpointState train_state_checkpoint(TrainState *state, int64_t iteration, cha
     return s;
 }
 
+/* Pictures here are normalised as ImageNet's; weights that are used to others would not notice. */
+static Status check_norm(const CheckpointMeta *meta, const char *path, Error *error)
+{
+    PixelNorm ours = pixel_levels_imagenet(), theirs = pixel_levels_norm(meta->mean, meta->std);
+    for (int c = 0; c < 3; c++)
+        if (ours.mean[c] != theirs.mean[c] || ours.std[c] != theirs.std[c])
+            return status_fail(error, STATUS_INPUT,
+                               "%s: its pictures were normalised by another mean and std than training does",
+                               path);
+    return STATUS_OK;
+}
+
 /* Whether the run may go on under this configuration. */
 static Status check_saved_config(const TrainState *state, const CheckpointMeta *meta, const char *path,
                                  bool allow_change, Error *error)
 {
+    TRY(check_norm(meta, path, error));
     if (allow_change) return STATUS_OK;
     Config saved;
     config_init(&saved);
@@ -409,14 +422,38 @@ static Status check_format(const char *path, Error *error)
     return STATUS_OK;
 }
 
+/* What the shapes of the weights do not tell. */
+static Status check_pretrained(const TrainState *state, const CheckpointMeta *meta, const char *path,
+                               Error *error)
+{
+    Config saved;
+    config_init(&saved);
+    Status status = config_load_text(&saved, path, meta->config, strlen(meta->config), error);
+    int64_t theirs = ssl_vit_config(&saved).num_heads, ours = state->ssl.vit.config.num_heads;
+    if (status == STATUS_OK && theirs != ours)
+        status = status_fail(error, STATUS_INPUT, "%s: another architecture: %lld heads there, %lld here",
+                             path, (long long)theirs, (long long)ours);
+    config_fini(&saved);
+    return status == STATUS_OK ? check_norm(meta, path, error) : status;
+}
+
+static Status load_pretrained(TrainState *state, const char *path, float *backbone, Error *error)
+{
+    CheckpointMeta meta = {0};
+    TRY(checkpoint_read_meta(path, &meta, state->comm, error));
+    Status status = comm_agree(state->comm, check_pretrained(state, &meta, path, error), error);
+    checkpoint_meta_fini(&meta);
+    TRY(status);
+    return checkpoint_load_backbone(path, CHECKPOINT_TEACHER, &state->ssl.map, backbone, state->comm, error);
+}
+
 Status train_state_load_pretrained(TrainState *state, const char *path, Error *error)
 {
     SslMetaArch *ssl = &state->ssl;
     TRY(check_format(path, error)); /* the same on all ranks */
     copy_mirror(state, false);
     CheckpointState host = host_tensors(state);
-    Status status =
-        checkpoint_load_backbone(path, CHECKPOINT_TEACHER, &ssl->map, host.student, state->comm, error);
+    Status status = load_pretrained(state, path, host.student, error);
     if (status != STATUS_OK) return status_prefix(error, status, "student.pretrained_weights");
     memcpy(host.teacher, host.student, (size_t)ssl->map.count * sizeof *host.teacher);
     copy_mirror(state, true);

@@ -57,7 +57,8 @@ def run(what, *keys):
 
 def ours(c):
     power = math.log10(c)
-    return run("logreg", f"evaluation.logreg_c_log10=[{power!r},{power!r}]", "evaluation.logreg_c_count=1")
+    return run("logreg", f"evaluation.logreg_c_log10=[{power!r},{power!r}]", "evaluation.logreg_c_count=1",
+               "evaluation.logreg_max_iterations=100000")
 
 
 def read(path):

@@ -271,7 +271,8 @@ Test(config_errors, rules_between_keys)
     expect_check(
         "evaluation.crop_size=100 evaluation.val_dataset_path=folder:x",
         "command line: evaluation.crop_size: expected a multiple of student.patch_size (16), got 100");
-    expect_check("evaluation.crop_size=320",
+    expect_check("evaluation.crop_size=320", NULL);
+    expect_check("evaluation.crop_size=320 evaluation.resize_size=256",
                  "command line: evaluation.resize_size: expected 0 or at least the crop (320), got 256");
     expect_check("student.arch=vit_custom student.embed_dim=48 student.num_heads=3",
                  "command line: student.depth: expected at least 1 for student.arch vit_custom, got 0");

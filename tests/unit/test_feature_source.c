@@ -417,7 +417,7 @@ Test(feature_source, a_state_of_other_settings_is_not_taken_up)
                            .meta = {"dedup", "a", 7, 8, "", "0"},
                            .total = 3,
                            .count = 3,
-                           .arrays = {{"/label", H5_TYPE_I64, labels}},
+                           .arrays = {{"/label", H5_TYPE_I64, labels, 0, CURATION_OWN_ROW}},
                            .array_count = 1,
                            .numbers = {{"edges", 5}},
                            .number_count = 1};
