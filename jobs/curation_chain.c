@@ -3,76 +3,22 @@
 
 #include "base/memory.h"
 
-#include <ctype.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 typedef struct {
-    CurationChain *chain;
+    JobChain *chain;
     const CurationPlan *plan;
     const char *folder;
 } Builder;
 
 /* --- words --- */
 
-__attribute__((format(printf, 1, 2))) static char *text_of(const char *format, ...)
-{
-    va_list list, again;
-    va_start(list, format);
-    va_copy(again, list);
-    int size = vsnprintf(NULL, 0, format, list) + 1;
-    char *text = memory_alloc((size_t)size);
-    vsnprintf(text, (size_t)size, format, again);
-    va_end(again);
-    va_end(list);
-    return text;
-}
-
-/* A new link "dinobatch JOB ..."; takes over `output`. The pointer holds until the next one. */
-static ChainLink *begin(Builder *builder, char *output)
-{
-    CurationChain *chain = builder->chain;
-    size_t old = (size_t)chain->count * sizeof *chain->links;
-    chain->links = memory_grow(chain->links, old, old + sizeof *chain->links);
-    ChainLink *link = &chain->links[chain->count++];
-    *link = (ChainLink){.output = output};
-    return link;
-}
-
-/* Takes over `word`. */
-static void add(ChainLink *link, char *word)
-{
-    size_t old = link->argv ? (size_t)link->argc + 1 : 0, size = sizeof *link->argv;
-    link->argv = memory_grow(link->argv, old * size, ((size_t)link->argc + 2) * size);
-    link->argv[link->argc++] = word;
-    link->argv[link->argc] = NULL;
-}
-
-void curation_chain_add_word(ChainLink *link, const char *word)
-{
-    add(link, memory_strdup(word));
-}
-
-/* Copies of words, NULL at the end. */
-static void add_words(ChainLink *link, const char *const *words)
-{
-    for (; *words; words++)
-        add(link, memory_strdup(*words));
-}
-#define ADD(link, ...) add_words(link, (const char *const[]){__VA_ARGS__, NULL})
-
-static void add_texts(ChainLink *link, const PlanTexts *texts)
-{
-    for (int i = 0; i < texts->count; i++)
-        add(link, memory_strdup(texts->texts[i]));
-}
-
 /* The settings of the curation, and those of a set or a network. */
-static void add_settings(const Builder *builder, ChainLink *link, const PlanTexts *own)
+static void add_settings(const Builder *builder, ChainLink *link, const YamlTexts *own)
 {
-    add_texts(link, &builder->plan->settings);
-    if (own) add_texts(link, own);
+    job_chain_add_texts(link, &builder->plan->settings);
+    if (own) job_chain_add_texts(link, own);
 }
 
 /* --- descriptors --- */
@@ -85,27 +31,21 @@ typedef struct {
 
 static char *features_of(const Builder *builder, const Role *role, const char *set)
 {
-    return text_of("%s/features/%s/%s.h5", builder->folder, role->name, set);
-}
-
-static void add_configuration(ChainLink *link, const PlanNetwork *network)
-{
-    for (int i = 0; i < network->files.count; i++)
-        ADD(link, "--config-file", network->files.texts[i]);
-    add_texts(link, &network->keys);
+    return job_chain_format("%s/features/%s/%s.h5", builder->folder, role->name, set);
 }
 
 static void add_training(Builder *builder, const Role *role)
 {
     const PlanNetwork *network = role->network;
     if (!network->trained) return;
-    ChainLink *link = begin(builder, text_of("%s/%s/config.yaml", builder->folder, role->name));
-    ADD(link, "dinobatch", "pretrain");
-    ADD(link, "--output-dir");
-    add(link, text_of("%s/%s", builder->folder, role->name));
-    add(link, text_of("train.dataset_path=%s", builder->plan->pool.texts[0]));
-    add_configuration(link, network);
-    add_texts(link, &network->settings);
+    ChainLink *link =
+        job_chain_begin(builder->chain, job_chain_format("%s/%s/config.yaml", builder->folder, role->name));
+    JOB_CHAIN_ADD(link, "dinobatch", "pretrain");
+    JOB_CHAIN_ADD(link, "--output-dir");
+    job_chain_take(link, job_chain_format("%s/%s", builder->folder, role->name));
+    job_chain_take(link, job_chain_format("train.dataset_path=%s", builder->plan->pool.texts[0]));
+    job_chain_add_configuration(link, &network->pretrain);
+    job_chain_add_texts(link, &network->settings);
 }
 
 /* What of a set is extracted. */
@@ -124,31 +64,32 @@ static void add_whitening(const Builder *builder, const Role *role, ChainLink *l
 {
     const PlanNetwork *network = role->network;
     if (!network->whiten) return;
-    ADD(link, "--whiten");
-    add(link, features_of(builder, role, WHITENING_SAMPLE));
-    if (network->whiten_dims) ADD(link, "--whiten-dims", network->whiten_dims);
-    if (network->whiten_ridge) ADD(link, "--whiten-ridge", network->whiten_ridge);
+    JOB_CHAIN_ADD(link, "--whiten");
+    job_chain_take(link, features_of(builder, role, WHITENING_SAMPLE));
+    if (network->whiten_dims) JOB_CHAIN_ADD(link, "--whiten-dims", network->whiten_dims);
+    if (network->whiten_ridge) JOB_CHAIN_ADD(link, "--whiten-ridge", network->whiten_ridge);
 }
 
 static void add_extraction(Builder *builder, const Role *role, Extraction e)
 {
     const PlanNetwork *network = role->network;
-    ChainLink *link = begin(builder, features_of(builder, role, e.set));
-    ADD(link, "dinobatch", "extract", "--model");
-    add(link, network->model ? memory_strdup(network->model) : text_of("%s/%s", builder->folder, role->name));
-    ADD(link, "--data", e.data, "--output-dir", link->output);
+    ChainLink *link = job_chain_begin(builder->chain, features_of(builder, role, e.set));
+    JOB_CHAIN_ADD(link, "dinobatch", "extract", "--model");
+    job_chain_take(link, network->model ? memory_strdup(network->model)
+                                        : job_chain_format("%s/%s", builder->folder, role->name));
+    JOB_CHAIN_ADD(link, "--data", e.data, "--output-dir", link->output);
     if (!e.learns) add_whitening(builder, role, link);
-    if (e.copies && network->views) ADD(link, "--views", network->views);
-    if (e.probes) ADD(link, "--upside-down");
-    add_texts(link, &network->words);
-    if (!network->trained) add_configuration(link, network);
-    add_texts(link, &network->settings);
+    if (e.copies && network->views) JOB_CHAIN_ADD(link, "--views", network->views);
+    if (e.probes) JOB_CHAIN_ADD(link, "--upside-down");
+    job_chain_add_texts(link, &network->words);
+    if (!network->trained) job_chain_add_configuration(link, &network->pretrain);
+    job_chain_add_texts(link, &network->settings);
 }
 
 /* Some of the pool's (first) part, under a name of its own. */
 static void add_pool_sample(Builder *builder, const Role *role, Extraction e, const char *part)
 {
-    char *data = text_of("%s%s", builder->plan->pool.texts[0], part);
+    char *data = job_chain_format("%s%s", builder->plan->pool.texts[0], part);
     e.data = data;
     add_extraction(builder, role, e);
     memory_free(data);
@@ -157,7 +98,7 @@ static void add_pool_sample(Builder *builder, const Role *role, Extraction e, co
 /* Of a part's descriptors; memory_free. */
 static char *pool_name(const CurationPlan *plan, int part)
 {
-    return plan->pool.count == 1 ? memory_strdup("pool") : text_of("pool_%d", part);
+    return plan->pool.count == 1 ? memory_strdup("pool") : job_chain_format("pool_%d", part);
 }
 
 /* The descriptors of the whole pool. */
@@ -165,15 +106,15 @@ static void add_pool(const Builder *builder, const Role *role, ChainLink *link)
 {
     for (int i = 0; i < builder->plan->pool.count; i++) {
         char *name = pool_name(builder->plan, i);
-        ADD(link, "--features");
-        add(link, features_of(builder, role, name));
+        JOB_CHAIN_ADD(link, "--features");
+        job_chain_take(link, features_of(builder, role, name));
         memory_free(name);
     }
 }
 
 static void add_set(Builder *builder, const Role *role, const char *prefix, const PlanSet *set, bool copies)
 {
-    char *name = text_of("%s_%s", prefix, set->name);
+    char *name = job_chain_format("%s_%s", prefix, set->name);
     add_extraction(builder, role, (Extraction){.set = name, .data = set->data, .copies = copies});
     memory_free(name);
 }
@@ -206,17 +147,18 @@ static void add_extractions(Builder *builder, const Role *role, bool copies, boo
 
 static ChainLink *begin_step(Builder *builder, const char *step, const char *file, const Role *role)
 {
-    ChainLink *link = begin(builder, file ? text_of("%s/%s", builder->folder, file) : NULL);
-    ADD(link, "dinobatch", "curate", step);
+    ChainLink *link =
+        job_chain_begin(builder->chain, file ? job_chain_format("%s/%s", builder->folder, file) : NULL);
+    JOB_CHAIN_ADD(link, "dinobatch", "curate", step);
     add_pool(builder, role, link);
-    ADD(link, "--output-dir", builder->folder);
+    JOB_CHAIN_ADD(link, "--output-dir", builder->folder);
     return link;
 }
 
 static void add_file(const Builder *builder, ChainLink *link, const char *option, const char *file)
 {
-    ADD(link, option);
-    add(link, text_of("%s/%s", builder->folder, file));
+    JOB_CHAIN_ADD(link, option);
+    job_chain_take(link, job_chain_format("%s/%s", builder->folder, file));
 }
 
 /* The file that says which rows of the pool are left for retrieval. */
@@ -228,9 +170,9 @@ static const char *left_by(const CurationPlan *plan)
 static void add_references(const Builder *builder, const Role *role, ChainLink *link)
 {
     for (int i = 0; i < builder->plan->evaluation_count; i++) {
-        char *set = text_of("evaluation_%s", builder->plan->evaluation_sets[i].name);
-        ADD(link, "--reference");
-        add(link, features_of(builder, role, set));
+        char *set = job_chain_format("evaluation_%s", builder->plan->evaluation_sets[i].name);
+        JOB_CHAIN_ADD(link, "--reference");
+        job_chain_take(link, features_of(builder, role, set));
         memory_free(set);
     }
 }
@@ -241,8 +183,8 @@ static void add_deduplication(Builder *builder, const Role *role)
     bool calibrates = role->network->probes > 0;
     if (calibrates) {
         ChainLink *link = begin_step(builder, "calibrate", "calibrate.h5", role);
-        ADD(link, "--probes");
-        add(link, features_of(builder, role, "probes"));
+        JOB_CHAIN_ADD(link, "--probes");
+        job_chain_take(link, features_of(builder, role, "probes"));
         add_references(builder, role, link);
         add_settings(builder, link, NULL);
     }
@@ -276,15 +218,16 @@ static void add_retrieval(Builder *builder, const Role *role)
     for (int i = 0; i < plan->query_count; i++) {
         const PlanSet *set = &plan->query_sets[i];
         if (set->as_is) continue;
-        char *file = text_of("retrieve_%s.h5", set->name);
+        char *file = job_chain_format("retrieve_%s.h5", set->name);
         ChainLink *link = begin_step(builder, "retrieve", file, role);
         memory_free(file);
         add_file(builder, link, "--keep", left_by(plan));
-        ADD(link, "--queries");
-        add(link, text_of("%s/features/%s/query_%s.h5", builder->folder, role->name, set->name));
-        ADD(link, "--name", set->name);
+        JOB_CHAIN_ADD(link, "--queries");
+        job_chain_take(
+            link, job_chain_format("%s/features/%s/query_%s.h5", builder->folder, role->name, set->name));
+        JOB_CHAIN_ADD(link, "--name", set->name);
         if (clusters) add_file(builder, link, "--clusters", "cluster.h5");
-        add(link, text_of("curation.retrieve.mode=%s", set->mode));
+        job_chain_take(link, job_chain_format("curation.retrieve.mode=%s", set->mode));
         add_settings(builder, link, &set->settings);
     }
 }
@@ -293,18 +236,19 @@ static void add_assembly(Builder *builder, const Role *role)
 {
     const CurationPlan *plan = builder->plan;
     if (plan->query_count == 0) return;
-    ChainLink *link = begin(builder, text_of("%s/composition.csv", builder->folder));
-    ADD(link, "dinobatch", "curate", "assemble");
+    ChainLink *link =
+        job_chain_begin(builder->chain, job_chain_format("%s/composition.csv", builder->folder));
+    JOB_CHAIN_ADD(link, "dinobatch", "curate", "assemble");
     for (int i = 0; i < plan->pool.count; i++)
-        ADD(link, "--data", plan->pool.texts[i]);
+        JOB_CHAIN_ADD(link, "--data", plan->pool.texts[i]);
     add_pool(builder, role, link);
     for (int i = 0; i < plan->query_count; i++) {
         const PlanSet *set = &plan->query_sets[i];
-        ADD(link, "--part");
-        add(link, set->as_is ? text_of("%s=%s", set->name, set->data)
-                             : text_of("%s/retrieve_%s.h5", builder->folder, set->name));
+        JOB_CHAIN_ADD(link, "--part");
+        job_chain_take(link, set->as_is ? job_chain_format("%s=%s", set->name, set->data)
+                                        : job_chain_format("%s/retrieve_%s.h5", builder->folder, set->name));
     }
-    ADD(link, "--output-dir", builder->folder);
+    JOB_CHAIN_ADD(link, "--output-dir", builder->folder);
     add_settings(builder, link, NULL);
 }
 
@@ -312,21 +256,21 @@ static void add_score(Builder *builder, const Role *role)
 {
     if (!builder->plan->truth) return;
     ChainLink *link = begin_step(builder, "score", NULL, role);
-    ADD(link, "--truth", builder->plan->truth);
+    JOB_CHAIN_ADD(link, "--truth", builder->plan->truth);
     add_file(builder, link, "--dedup", "dedup.h5");
     if (builder->plan->evaluation_count > 0) add_file(builder, link, "--exclude", "exclude.h5");
     for (int i = 0; i < builder->plan->query_count; i++) {
         const PlanSet *set = &builder->plan->query_sets[i];
         if (set->as_is) continue;
-        char *file = text_of("retrieve_%s.h5", set->name);
+        char *file = job_chain_format("retrieve_%s.h5", set->name);
         add_file(builder, link, "--retrieved", file);
         memory_free(file);
     }
 }
 
-void curation_chain_init(CurationChain *chain, const CurationPlan *plan, const char *folder)
+void curation_chain_init(JobChain *chain, const CurationPlan *plan, const char *folder)
 {
-    *chain = (CurationChain){0};
+    *chain = (JobChain){0};
     Builder builder = {.chain = chain, .plan = plan, .folder = folder};
     Role copy = {&plan->copy_detection, "copy_detection"};
     Role retrieval = plan->has_retrieval ? (Role){&plan->retrieval, "retrieval"} : copy;
@@ -340,57 +284,4 @@ void curation_chain_init(CurationChain *chain, const CurationPlan *plan, const c
     add_retrieval(&builder, &retrieval);
     add_assembly(&builder, &retrieval);
     add_score(&builder, &copy);
-}
-
-void curation_chain_fini(CurationChain *chain)
-{
-    for (int i = 0; i < chain->count; i++) {
-        ChainLink *link = &chain->links[i];
-        for (int w = 0; w < link->argc; w++)
-            memory_free(link->argv[w]);
-        memory_free(link->argv);
-        memory_free(link->output);
-    }
-    memory_free(chain->links);
-    *chain = (CurationChain){0};
-}
-
-static bool is_plain(const char *word)
-{
-    if (!*word) return false;
-    for (; *word; word++)
-        if (!isalnum((unsigned char)*word) && !strchr("_-+=./:,@%", *word)) return false;
-    return true;
-}
-
-static size_t quote(const char *word, char *out)
-{
-    char *at = out;
-    *at++ = '\'';
-    static const char quoted[] = "'\\''";
-    for (; *word; word++) {
-        size_t size = *word == '\'' ? sizeof quoted - 1 : 1;
-        memcpy(at, size > 1 ? quoted : word, size);
-        at += size;
-    }
-    *at++ = '\'';
-    return (size_t)(at - out);
-}
-
-char *curation_chain_text(const ChainLink *link)
-{
-    size_t size = 1, used = 0;
-    for (int w = 0; w < link->argc; w++)
-        size += 4 * strlen(link->argv[w]) + 3;
-    char *text = memory_alloc(size);
-    for (int w = 0; w < link->argc; w++) {
-        const char *word = link->argv[w];
-        if (w > 0) text[used++] = ' ';
-        if (is_plain(word))
-            used += (size_t)snprintf(text + used, size - used, "%s", word);
-        else
-            used += quote(word, text + used);
-    }
-    text[used] = '\0';
-    return text;
 }

@@ -75,7 +75,7 @@ static Status write_done(Chain *chain, Error *error)
 static Status run_link(Chain *chain, ChainLink *link, const char *line, Error *error)
 {
     JobContext *context = chain->context;
-    if (context->options->no_resume) curation_chain_add_word(link, "--no-resume");
+    if (context->options->no_resume) job_chain_add(link, "--no-resume");
     TRY(write_done(chain, error));
     TRY(job_table_invoke(context, link->argc, link->argv, error));
     add_done(chain, line);
@@ -98,14 +98,14 @@ static bool must_stop(const JobContext *context)
     return stop != 0;
 }
 
-static Status run_links(Chain *chain, const CurationChain *links, Error *error)
+static Status run_links(Chain *chain, const JobChain *links, Error *error)
 {
     JobContext *context = chain->context;
     bool anew = context->options->no_resume;
     Status status = STATUS_OK;
     for (int i = 0; i < links->count && status == STATUS_OK; i++) {
         ChainLink *link = &links->links[i];
-        char *line = curation_chain_text(link);
+        char *line = job_chain_text(link);
         bool done = !anew && has_line(chain->found, line) && (!link->output || is_there(chain, link->output));
         log_info(context->log, "step %d of %d%s: %s", i + 1, links->count, done ? ", done before" : "", line);
         if (done) {
@@ -138,8 +138,7 @@ static void tell(const Chain *chain, const CurationPlan *plan, int steps)
     job_curate_tell(chain->context, tree);
 }
 
-static Status run_plan(JobContext *context, const CurationPlan *plan, const CurationChain *links,
-                       Error *error)
+static Status run_plan(JobContext *context, const CurationPlan *plan, const JobChain *links, Error *error)
 {
     const char *folder = context->options->output_dir;
     size_t size = strlen(folder) + sizeof "/steps.txt";
@@ -157,29 +156,29 @@ static Status run_plan(JobContext *context, const CurationPlan *plan, const Cura
     return status;
 }
 
-static void print_chain(const JobContext *context, const CurationChain *links)
+static void print_chain(const JobContext *context, const JobChain *links)
 {
     for (int i = 0; i < links->count && comm_rank(context->comm) == 0; i++) {
-        char *line = curation_chain_text(&links->links[i]);
+        char *line = job_chain_text(&links->links[i]);
         printf("%s\n", line);
         memory_free(line);
     }
 }
 
 /* The steps, and what the command line says of all of them. */
-static void make_links(CurationChain *links, const CurationPlan *plan, const Options *options)
+static void make_links(JobChain *links, const CurationPlan *plan, const Options *options)
 {
     curation_chain_init(links, plan, options->output_dir);
     for (int i = 0; i < links->count; i++) {
         ChainLink *link = &links->links[i];
         for (int f = 0; f < options->config_file_count; f++) {
-            curation_chain_add_word(link, "--config-file");
-            curation_chain_add_word(link, options->config_files[f]);
+            job_chain_add(link, "--config-file");
+            job_chain_add(link, options->config_files[f]);
         }
         bool curates = strcmp(link->argv[1], "curate") == 0;
         for (int o = 0; o < options->override_count; o++)
             if (curates || strncmp(options->overrides[o], "curation.", sizeof "curation." - 1) != 0)
-                curation_chain_add_word(link, options->overrides[o]);
+                job_chain_add(link, options->overrides[o]);
     }
 }
 
@@ -192,13 +191,13 @@ Status job_curate_run(JobContext *context, Error *error)
     Status status = curation_plan_load(&plan, options->words[1], options_get(options, "data-root"), error);
     status = comm_agree(context->comm, status, error);
     if (status == STATUS_OK) {
-        CurationChain links;
+        JobChain links;
         make_links(&links, &plan, options);
         if (options_get(options, "list"))
             print_chain(context, &links);
         else
             status = run_plan(context, &plan, &links, error);
-        curation_chain_fini(&links);
+        job_chain_fini(&links);
     }
     curation_plan_fini(&plan);
     return status;

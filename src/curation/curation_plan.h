@@ -28,16 +28,7 @@
 #ifndef DINOBATCH_CURATION_CURATION_PLAN_H
 #define DINOBATCH_CURATION_CURATION_PLAN_H
 
-#include "base/status.h"
-
-#include <stdbool.h>
-#include <stdint.h>
-
-/* Texts in order; zero-initialised it is empty. */
-typedef struct {
-    char **texts; /* owned, each too */
-    int count;
-} PlanTexts;
+#include "run/yaml_table.h"
 
 /* Pictures with a name. */
 typedef struct {
@@ -47,18 +38,17 @@ typedef struct {
     char *task;         /* NULL or a word for the composition table; owned */
     bool as_is;         /* goes into the data set as it is */
     int64_t published;  /* images that the paper reports for it; 0: none */
-    PlanTexts settings; /* key=value, owned */
+    YamlTexts settings; /* key=value, owned */
 } PlanSet;
 
 /* Where descriptors come from. */
 typedef struct {
-    char *model;        /* as `extract --model` takes it, or NULL; owned */
-    bool trained;       /* on the pool, by `files` and `keys`; else these describe an untrained one */
-    PlanTexts files;    /* configuration files */
-    PlanTexts keys;     /* and key=value */
-    PlanTexts words;    /* more of extract's command line */
-    PlanTexts settings; /* key=value for training and extraction */
-    bool whiten;        /* learn whitening from the pool's own descriptors */
+    char *model;  /* as `extract --model` takes it, or NULL; owned */
+    bool trained; /* on the pool, by `pretrain`; else that describes an untrained one */
+    YamlConfiguration pretrain;
+    YamlTexts words;                  /* more of extract's command line */
+    YamlTexts settings;               /* key=value for training and extraction */
+    bool whiten;                      /* learn whitening from the pool's own descriptors */
     char *whiten_dims, *whiten_ridge; /* as extract takes them; NULL: its defaults; owned */
     char *views;    /* of pictures that are compared as copies, as extract takes them; NULL: none; owned */
     int64_t probes; /* pictures upside down that thresholds come from (calibrate.h); 0: they are set */
@@ -66,13 +56,13 @@ typedef struct {
 
 typedef struct {
     char *name;                            /* owned */
-    PlanTexts pool;                        /* data set specs, one or more */
+    YamlTexts pool;                        /* data set specs, one or more */
     char *truth;                           /* folder of a planted benchmark; NULL: none; owned */
     PlanSet *evaluation_sets, *query_sets; /* owned */
     int evaluation_count, query_count;
     PlanNetwork copy_detection, retrieval;
     bool has_retrieval; /* else copy_detection serves for both */
-    PlanTexts settings;
+    YamlTexts settings;
 } CurationPlan;
 
 /* `root`: what relative paths of data and models start from; NULL: the YAML file's folder. STATUS_INPUT with

@@ -27,7 +27,7 @@ while IFS=: read -r file _ line; do
   [[ $file == src/comm/mpi/comm_mpi.h || ($file =~ ^src/((device|ops)/cuda|comm/nccl)/ && $line =~ cuda|cublas|nccl) ]] || report "$file: a header includes a library's header: $line"
 done < <(grep -nE '#include [<"](mpi|nccl|hdf5|cuda[A-Za-z_0-9]*|cublas[A-Za-z_0-9]*|faiss|jpeglib|turbojpeg|png|yaml|cJSON|cjson|dnnl|cblas|lbfgs|omp)[./]' $(only '^(src|jobs)/.*\.(h|cuh)$'))
 declare -A home=([mpi]='src/comm/mpi/|src/run/' [nccl]='src/comm/nccl/' [hdf5]='src/h5/' [cuda]='src/(device|ops)/cuda/|src/comm/nccl/'
-  [faiss]='src/index/' [jpeglib]='src/data/' [turbojpeg]='src/data/' [png]='src/(data|report)/' [yaml]='src/(config|h5|curation|ablation|plan)/'
+  [faiss]='src/index/' [jpeglib]='src/data/' [turbojpeg]='src/data/' [png]='src/(data|report)/' [yaml]='src/(config|h5|run|plan)/'
   [dnnl]='src/ops/cpu/|src/bench/' [cblas]='src/ops/cpu/|src/bench/' [lbfgs]='src/eval/')
 while IFS=: read -r file _ line; do
   name=${line#*[<\"]} name=${name%%[./]*}

@@ -54,10 +54,10 @@ Test(curation_plan, everything_is_read_and_paths_are_of_the_files_folder)
     cr_expect_str_eq(plan.copy_detection.model, wanted);
     cr_expect(plan.copy_detection.whiten);
     cr_expect(plan.has_retrieval && !plan.retrieval.model);
-    cr_assert_eq(plan.retrieval.files.count, 2);
+    cr_assert_eq(plan.retrieval.pretrain.files.count, 2);
     snprintf(wanted, sizeof wanted, "%s/a.yaml", folder.path);
-    cr_expect_str_eq(plan.retrieval.files.texts[0], wanted);
-    cr_expect_str_eq(plan.retrieval.files.texts[1], "/b.yaml");
+    cr_expect_str_eq(plan.retrieval.pretrain.files.texts[0], wanted);
+    cr_expect_str_eq(plan.retrieval.pretrain.files.texts[1], "/b.yaml");
     cr_expect_str_eq(plan.settings.texts[0], "curation.dedup.threshold=0.7");
     curation_plan_fini(&plan);
     temp_folder_destroy(&folder);
@@ -84,10 +84,10 @@ Test(curation_plan, a_training_may_stand_in_the_file_itself)
         plan_of("copy_detection:\n  pretrain: {optim: {epochs: 3}, crops: {global_crops_scale: "
                 "[0.4, 1.0]}}\n",
                 NULL);
-    cr_expect(plan.copy_detection.trained && plan.copy_detection.files.count == 0);
-    cr_assert_eq(plan.copy_detection.keys.count, 2);
-    cr_expect_str_eq(plan.copy_detection.keys.texts[0], "optim.epochs=3");
-    cr_expect_str_eq(plan.copy_detection.keys.texts[1], "crops.global_crops_scale=[0.4, 1.0]");
+    cr_expect(plan.copy_detection.trained && plan.copy_detection.pretrain.files.count == 0);
+    cr_assert_eq(plan.copy_detection.pretrain.keys.count, 2);
+    cr_expect_str_eq(plan.copy_detection.pretrain.keys.texts[0], "optim.epochs=3");
+    cr_expect_str_eq(plan.copy_detection.pretrain.keys.texts[1], "crops.global_crops_scale=[0.4, 1.0]");
     curation_plan_fini(&plan);
 }
 
@@ -107,7 +107,7 @@ Test(curation_plan, a_pool_may_have_parts)
     temp_folder_write(&folder, "c.yaml", "name: a\npool: []\ncopy_detection: {model: m.h5}\n");
     cr_expect_eq(curation_plan_load(&plan, temp_folder_in(&folder, "c.yaml").text, NULL, &error),
                  STATUS_INPUT);
-    cr_expect(strstr(error.text, "c.yaml:2: pool: expected a data set spec"), "%s", error.text);
+    cr_expect(strstr(error.text, "c.yaml:2: pool: expected a value, or a list"), "%s", error.text);
     curation_plan_fini(&plan);
     temp_folder_destroy(&folder);
 }
@@ -120,12 +120,12 @@ Test(curation_plan, baselines_are_no_paths_and_a_root_is_for_data_and_models)
     cr_expect_str_eq(plan.pool.texts[0], "folder:/data/set/p");
     cr_expect_str_eq(plan.copy_detection.model, "untrained");
     cr_expect_not(plan.copy_detection.trained);
-    cr_expect_eq(plan.copy_detection.keys.count, 1);
+    cr_expect_eq(plan.copy_detection.pretrain.keys.count, 1);
     cr_expect_str_eq(plan.retrieval.model, "raw-pixels");
     curation_plan_fini(&plan);
     plan = plan_of("copy_detection: {model: m.h5}\nretrieval: {pretrain: [/a.yaml]}\n", "root");
     cr_expect_str_eq(plan.copy_detection.model, "root/m.h5");
-    cr_expect_str_eq(plan.retrieval.files.texts[0], "/a.yaml");
+    cr_expect_str_eq(plan.retrieval.pretrain.files.texts[0], "/a.yaml");
     curation_plan_fini(&plan);
 }
 
@@ -144,7 +144,7 @@ Test(curation_plan, what_is_wrong_is_named_with_its_line)
         {"name: a\nquery_sets: {a: b}\n", ":2: query_sets: expected a list of"},
         {"name: a\nquery_sets:\n  - {name: a}\n", ":3: data is not given"},
         {"name: a\nquery_sets:\n  - {name: a, data: 'folder:x'}\n  - {name: a, data: 'folder:y'}\n",
-         ":4: two sets are called a"},
+         ":4: name: expected another name than a,"},
         {"name: a\nquery_sets:\n  - {name: a/b, data: 'folder:x'}\n", ":3: name: expected a word"},
         {"name: a\nquery_sets:\n  - {name: a, data: 'folder:x', as_is: maybe}\n", ":3: as_is: expected true"},
         {"name: a\nquery_sets:\n  - {name: a, data: 'folder:x', published: -1}\n",
