@@ -282,9 +282,9 @@ static Status save_network(const JobContext *context, const Request *request, co
     char *text = config_dump(config);
     ShardMap map;
     shard_map_init_whole(&map, &network->table, context->comm);
-    CheckpointState state = {.map = &map, .teacher = network->flat};
+    CheckpointState state = {.map = &map, .model_ema = network->flat};
     job_convert_meta(&state.meta, config, &network->vit.config, text);
-    Status status = checkpoint_save_teacher(request->to, &state, context->comm, error);
+    Status status = checkpoint_save_model_ema(request->to, &state, context->comm, error);
     shard_map_fini(&map);
     memory_free(text);
     return status;

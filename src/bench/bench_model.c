@@ -15,10 +15,11 @@ Status bench_model_init(BenchModel *m, const Config *config, Comm *comm, Device 
                                    .weight_decay = 0.04,
                                    .momentum = 0.994,
                                    .teacher_temp = 0.07,
-                                   .last_layer_lr = 1e-4}};
+                                   .last_layer_lr = 1e-4,
+                                   .backbone_lr = 1e-4}};
     TRY(ssl_groups_deal(&m->groups, config, comm_rank(comm), comm_size(comm), error));
     TRY(fsdp_ranks_init(&m->ranks, config, comm, device, error));
-    OpsLimits limits = ssl_ops_limits(config, &m->groups);
+    OpsLimits limits = ssl_ops_limits(config, NULL, &m->groups);
     OpsOptions options;
     TRY(comm_agree(comm, ops_options_from(&options, config, device, threads, error), error));
     m->ops = ops_create(device, &limits, &options);
@@ -26,11 +27,11 @@ Status bench_model_init(BenchModel *m, const Config *config, Comm *comm, Device 
     if (timed) ops_timed_init(timed, m->ops);
     bool through = timed && device_kind(device) == DEVICE_CPU;
     PixelNorm norm = pixel_levels_imagenet();
-    ssl_meta_arch_init(&m->ssl, config, &m->groups, &norm, through ? &timed->ops : m->ops, &m->ranks);
-    param_groups_assign(&m->ssl.table, m->ssl.vit.config.depth, config->optim.layerwise_decay,
+    ssl_meta_arch_init(&m->ssl, config, NULL, &m->groups, &norm, through ? &timed->ops : m->ops, &m->ranks);
+    param_groups_assign(&m->ssl.student.table, m->ssl.student.vit.config.depth, config->optim.layerwise_decay,
                         config->optim.patch_embed_lr_mult);
     ssl_meta_arch_initialise(&m->ssl, (uint64_t)config->train.seed);
-    adamw_optimizer_init(&m->optimizer, &m->ssl.map, comm, device, config->optim.adamw_beta1,
+    adamw_optimizer_init(&m->optimizer, &m->ssl.student.map, comm, device, config->optim.adamw_beta1,
                          config->optim.adamw_beta2);
     random_batch_init(&m->batch, config, &m->groups, device);
     m->mask_scratch = memory_alloc((size_t)(2 * m->groups.group_size * m->batch.patches));
@@ -66,13 +67,13 @@ void bench_model_update(BenchModel *m)
     SslMetaArch *ssl = &m->ssl;
     AdamwOptimizerStep step = {
         .schedule = m->schedule, .clip_grad = m->config->optim.clip_grad, .scaled = ssl->scaled};
-    adamw_optimizer_step(&m->optimizer, ssl->ops, ssl->student, ssl->gradients.local, ssl->control,
+    adamw_optimizer_step(&m->optimizer, ssl->ops, ssl->student.local, ssl->gradients.local, ssl->control,
                          tensor_rows(ssl->figures, 0, ssl->layout.dino_entropy), &step);
 }
 
 void bench_model_average(BenchModel *m)
 {
-    ssl_meta_arch_update_teacher(&m->ssl, m->schedule.momentum);
+    ssl_meta_arch_update_ema(&m->ssl, m->schedule.momentum);
     ssl_meta_arch_refresh(&m->ssl);
 }
 

@@ -22,7 +22,7 @@ CheckpointState checkpoint_files_state(const Config *config, const ShardMap *map
 {
     CheckpointState s = {.map = map,
                          .student = memory[0],
-                         .teacher = memory[1],
+                         .model_ema = memory[1],
                          .exp_avg = memory[2],
                          .exp_avg_sq = memory[3]};
     VitConfig v = ssl_vit_config(config);

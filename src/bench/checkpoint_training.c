@@ -39,7 +39,7 @@ static Status training_init(Training *t, const CheckpointBenchParams *params, bo
     *t = (Training){.params = params};
     TRY(bench_model_init(&t->model, params->config, params->comm, params->device, params->threads, NULL,
                          error));
-    const ShardMap *map = &t->model.ssl.map;
+    const ShardMap *map = &t->model.ssl.student.map;
     for (int i = 0; i < VECTORS; i++)
         t->copies[i] = device_alloc_host(params->device, (size_t)map->count * sizeof(float));
     t->state = checkpoint_files_state(params->config, map, t->copies);
@@ -80,10 +80,11 @@ static bool take_step(Training *t, Steps *steps)
 static void copy_state(Training *t)
 {
     const SslMetaArch *ssl = &t->model.ssl;
-    const float *from[VECTORS] = {ssl->student, ssl->teacher, t->model.optimizer.exp_avg,
+    const float *from[VECTORS] = {ssl->student.local, ssl->teacher.local, t->model.optimizer.exp_avg,
                                   t->model.optimizer.exp_avg_sq};
     for (int i = 0; i < VECTORS; i++)
-        device_download(t->params->device, t->copies[i], from[i], (size_t)ssl->map.count * sizeof(float));
+        device_download(t->params->device, t->copies[i], from[i],
+                        (size_t)ssl->student.map.count * sizeof(float));
     device_finish(t->params->device);
 }
 
@@ -134,7 +135,7 @@ static Status take_rounds(Training *t, int rounds, Error *error)
 
 static void fill(CheckpointTraining *result, Training *t, int rounds)
 {
-    result->bytes = VECTORS * sizeof(float) * (double)t->model.ssl.table.flat_count;
+    result->bytes = VECTORS * sizeof(float) * (double)t->model.ssl.student.table.flat_count;
     result->alone = bench_timer_statistics(t->alone.seconds, t->alone.count);
     result->between = bench_timer_statistics(t->between.seconds, t->between.count);
     result->save = bench_timer_statistics(t->save, rounds);

@@ -371,7 +371,7 @@ static void make_update(HotOps *h)
                             .bounds = tensor_as_2d(copy(h, DTYPE_I64, 2, bounds), 1, 2),
                             .module = copy(h, DTYPE_I32, 1, &module),
                             .lr_multiplier = copy(h, DTYPE_F64, 1, &multiplier)};
-    segments.last_layer = segments.module;
+    segments.rate = segments.module;
     segments.wd_multiplier = segments.lr_multiplier;
     h->update = (AdamwUpdate){.params = h->a,
                               .exp_avg = h->b,
@@ -379,7 +379,7 @@ static void make_update(HotOps *h)
                               .grads = h->d,
                               .segments = segments,
                               .control = copy(h, DTYPE_F64, CONTROL_COUNT, control),
-                              .lr = 1e-4,
+                              .lr = {1e-4, 1e-4, 1e-4},
                               .weight_decay = 0.04,
                               .beta1 = 0.9,
                               .beta2 = 0.999,

@@ -83,9 +83,9 @@ static ModuleSize size_of(const SslMetaArch *ssl, ParamModule module)
 {
     static const double BYTES_WITH_16_BITS[PARAM_READ_COUNT] = {
         [PARAM_READ_EXACT] = 4, [PARAM_READ_BOTH] = 6, [PARAM_READ_REDUCED] = 2};
-    const ParamTable *table = &ssl->table;
-    bool reduced = weights_act(&ssl->student_weights[module]) != DTYPE_F32;
-    bool cut = ssl->map.modules[module].shards > 1;
+    const ParamTable *table = &ssl->student.table;
+    bool reduced = weights_act(&ssl->student.weights[module]) != DTYPE_F32;
+    bool cut = ssl->student.map.modules[module].shards > 1;
     ModuleSize *units = memory_alloc_array((size_t)table->unit_count, sizeof *units), sum = {0};
     for (int i = 0; i < table->count; i++) {
         const Param *p = &table->params[i];
@@ -110,7 +110,7 @@ static void theory(ShardingMemory *memory, const SslMetaArch *ssl)
     enum { VECTORS = 5, ROOMS = 2, NETWORKS = 2 };
     for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
         ModuleSize size = size_of(ssl, (ParamModule)m);
-        const FsdpModule *module = &ssl->map.modules[m];
+        const FsdpModule *module = &ssl->student.map.modules[m];
         bool cut = module->shards > 1, backbone = m == PARAM_BACKBONE;
         memory->sharded_theory += size.count * VECTORS * sizeof(float) / module->shards;
         /* both networks' passes over the backbone use the same memory, one after the other */
@@ -140,15 +140,15 @@ static void fill_memory(ShardingRow *row, const BenchModel *model, size_t alloca
     *m = (ShardingMemory){0};
     theory(m, ssl);
     if (device_kind(model->device) == DEVICE_CPU) allocated += model->ops->scratch->capacity;
-    m->sharded = most(comm, (size_t)ssl->map.count * LOCAL_VECTORS * sizeof(float));
+    m->sharded = most(comm, (size_t)ssl->student.map.count * LOCAL_VECTORS * sizeof(float));
     m->copies =
-        most(comm, sharded_weights_bytes(&ssl->student_copies) + sharded_weights_bytes(&ssl->teacher_copies));
+        most(comm, sharded_weights_bytes(&ssl->student.copies) + sharded_weights_bytes(&ssl->teacher.copies));
     m->rooms = most(comm, ssl->gradients.bytes);
     m->activations = most(comm, ssl->step.capacity);
     m->scratch = most(comm, model->ops->scratch->capacity);
     m->all = most(comm, allocated);
-    row->shards = ssl->map.modules[PARAM_BACKBONE].shards;
-    row->replicas = ssl->map.modules[PARAM_BACKBONE].replicas;
+    row->shards = ssl->student.map.modules[PARAM_BACKBONE].shards;
+    row->replicas = ssl->student.map.modules[PARAM_BACKBONE].replicas;
 }
 
 /* --- time --- */
@@ -160,7 +160,7 @@ typedef struct {
 
 static Counters counters_of(const SslMetaArch *ssl)
 {
-    const ShardedWeights *s = &ssl->student_copies, *t = &ssl->teacher_copies;
+    const ShardedWeights *s = &ssl->student.copies, *t = &ssl->teacher.copies;
     return (Counters){s->waited + t->waited, ssl->gradients.waited, (double)(s->received + t->received),
                       (double)ssl->gradients.sent};
 }
@@ -169,7 +169,7 @@ static Counters counters_of(const SslMetaArch *ssl)
 static double one_step(BenchModel *model, Comm *comm, int kind, ShardingRow *row, Samples *samples)
 {
     SslMetaArch *ssl = &model->ssl;
-    ssl->student_copies.prefetch = ssl->teacher_copies.prefetch = ssl->gradients.overlap = kind == BESIDE;
+    ssl->student.copies.prefetch = ssl->teacher.copies.prefetch = ssl->gradients.overlap = kind == BESIDE;
     bench_model_next_batch(model);
     comm_barrier(comm);
     Counters before = counters_of(ssl);
@@ -222,11 +222,11 @@ static Status measure(const Sharding *s, int index, int round, Error *error)
         bench_model_init(&model, params->config, params->comm, params->device, params->threads, NULL, error);
     if (status == STATUS_OK) {
         fill_memory(row, &model, device_memory_used(params->device) - used, params->comm);
-        result->dtype = weights_act(&model.ssl.student_weights[PARAM_BACKBONE]);
+        result->dtype = weights_act(&model.ssl.student.weights[PARAM_BACKBONE]);
         result->samples = model.groups.total_groups * model.groups.group_size;
         result->parameters = 0;
-        for (int i = 0; i < model.ssl.table.count; i++)
-            result->parameters += model.ssl.table.params[i].count;
+        for (int i = 0; i < model.ssl.student.table.count; i++)
+            result->parameters += model.ssl.student.table.params[i].count;
         take_steps(s, &model, index, round);
     }
     bench_model_fini(&model);

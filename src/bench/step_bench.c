@@ -39,9 +39,9 @@ static StepPart part_of(const Listener *listener, int unit, NnPhase phase)
         {STEP_STUDENT_EMBED, STEP_STUDENT_BLOCKS, STEP_STUDENT_HEADS},
         {STEP_BACKWARD_EMBED, STEP_BACKWARD_BLOCKS, STEP_BACKWARD_HEADS},
     };
-    bool ibot = ssl->do_ibot && !ssl->shared_head && unit == ssl->ibot_head.unit;
-    int kind = unit == ssl->vit.embed_unit ? 0 : unit == ssl->dino_head.unit || ibot ? 2 : 1;
-    if (unit == ssl->vit.norm_unit) return STEP_NORMS;
+    bool ibot = ssl->do_ibot && !ssl->student.shared_head && unit == ssl->student.ibot_head.unit;
+    int kind = unit == ssl->student.vit.embed_unit ? 0 : unit == ssl->student.dino_head.unit || ibot ? 2 : 1;
+    if (unit == ssl->student.vit.norm_unit) return STEP_NORMS;
     return PARTS[listener->teacher ? 0 : phase == NN_FORWARD ? 1 : 2][kind];
 }
 
@@ -71,10 +71,10 @@ static Status run_init(StepRun *run, const StepBenchParams *params, Error *error
     TRY(bench_model_init(&run->model, params->config, params->comm, run->device, params->threads, &run->timed,
                          error));
     SslMetaArch *ssl = &run->model.ssl;
-    run->student = (Listener){.run = run, .own = ssl->student_hooks};
-    run->teacher = (Listener){.run = run, .teacher = true, .own = ssl->teacher_hooks};
-    ssl->student_hooks = (NnHooks){&run->student, before_unit, after_unit};
-    ssl->teacher_hooks = (NnHooks){&run->teacher, before_unit, after_unit};
+    run->student = (Listener){.run = run, .own = ssl->student.hooks};
+    run->teacher = (Listener){.run = run, .teacher = true, .own = ssl->teacher.hooks};
+    ssl->student.hooks = (NnHooks){&run->student, before_unit, after_unit};
+    ssl->teacher.hooks = (NnHooks){&run->teacher, before_unit, after_unit};
     return STATUS_OK;
 }
 
@@ -154,9 +154,9 @@ static void fill_memory(StepBench *result, const StepRun *run)
 {
     const SslMetaArch *ssl = &run->model.ssl;
     enum { LOCAL_VECTORS = 5 }; /* student, teacher, gradients, two moments */
-    result->weight_bytes = (size_t)ssl->map.count * LOCAL_VECTORS * sizeof(float) +
-                           sharded_weights_bytes(&ssl->student_copies) +
-                           sharded_weights_bytes(&ssl->teacher_copies) + ssl->gradients.bytes;
+    result->weight_bytes = (size_t)ssl->student.map.count * LOCAL_VECTORS * sizeof(float) +
+                           sharded_weights_bytes(&ssl->student.copies) +
+                           sharded_weights_bytes(&ssl->teacher.copies) + ssl->gradients.bytes;
     result->step_bytes = ssl->step.capacity;
     result->scratch_bytes = run->model.ops->scratch->capacity;
     result->batch_bytes = batch_bytes(&run->model.batch);
@@ -206,9 +206,9 @@ static void fill(StepBench *result, StepRun *run)
 {
     const SslMetaArch *ssl = &run->model.ssl;
     snprintf(result->name, sizeof result->name, "%s", run->params->name);
-    result->dtype = weights_act(&ssl->student_weights[PARAM_BACKBONE]);
+    result->dtype = weights_act(&ssl->student.weights[PARAM_BACKBONE]);
     result->samples = run->model.batch.samples;
-    result->parameters = ssl->table.flat_count;
+    result->parameters = ssl->student.table.flat_count;
     result->masked = run->masked / (double)result->times.count;
     result->flops = step_flops_count(ssl, result->masked, result->part_flops);
     result->parts_seconds = run->gpu ? take_apart(run) : result->times.mean;

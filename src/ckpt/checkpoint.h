@@ -22,6 +22,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { CHECKPOINT_PATH_MAX = 4096 };
+
 /* The attributes of the root. */
 typedef struct {
     int64_t iteration;             /* last finished step, 0-based */
@@ -36,16 +38,18 @@ typedef struct {
     char arch[32];
     int64_t embed_dim, patch_size, n_registers, block_chunks;
     int64_t global_crops_size, local_crops_size;
-    double mean[3], std[3]; /* of the input's normalisation */
-    char version[64];       /* of the program */
-    int64_t bytes;          /* of the file that it was read from; not saved */
+    double mean[3], std[3];                   /* of the input's normalisation */
+    char version[64];                         /* of the program */
+    char distilled_from[CHECKPOINT_PATH_MAX]; /* checkpoint of the frozen teacher; "" in pretraining */
+    char teacher_digest[24];                  /* of its weights (CheckpointDigest as 16 hexadecimal digits) */
+    int64_t bytes;                            /* of the file that it was read from; not saved */
 } CheckpointMeta;
 
 /* What is saved and loaded: this rank's part, in host memory. All borrowed. */
 typedef struct {
     const ShardMap *map;
-    /* [map->count] each */
-    float *student, *teacher, *exp_avg, *exp_avg_sq;
+    /* [map->count] each; `model_ema` is the student's moving average: the teacher, but for a distillation */
+    float *student, *model_ema, *exp_avg, *exp_avg_sq;
     float *dino_center,
         *ibot_center; /* [count] each, whole on every rank, pending updates applied; NULL: none */
     int64_t dino_center_count, ibot_center_count;
@@ -53,9 +57,9 @@ typedef struct {
     bool damaged; /* set by a load that fails: the file cannot be read or its bytes are not what was saved */
 } CheckpointState;
 
+/* CHECKPOINT_TEACHER is the student's moving average: /teacher, or /model_ema in the file of a distillation,
+ * whose teacher is another file's. */
 typedef enum { CHECKPOINT_STUDENT, CHECKPOINT_TEACHER } CheckpointRole;
-
-enum { CHECKPOINT_PATH_MAX = 4096 };
 
 /* Removes what interrupted saves left in `folder` (*.tmp) and makes the folder. At the start of a run. */
 Status checkpoint_clean(const char *folder, Comm *comm, Error *error);
@@ -67,8 +71,8 @@ Status checkpoint_clean(const char *folder, Comm *comm, Error *error);
 Status checkpoint_save(const char *folder, const CheckpointState *state, int keep, int64_t keep_every,
                        Comm *comm, Error *error);
 
-/* Writes the teacher's weights and the attributes alone to `path`, making its folder. */
-Status checkpoint_save_teacher(const char *path, const CheckpointState *state, Comm *comm, Error *error);
+/* Writes the moving average's weights and the attributes alone to `path`, making its folder. */
+Status checkpoint_save_model_ema(const char *path, const CheckpointState *state, Comm *comm, Error *error);
 
 /* The newest trusted checkpoint of `folder`: the one that last_checkpoint names; if that is missing or not
  * whole, the newest whole one below it, with a warning for each that is passed over (structure and sizes; the
@@ -80,6 +84,10 @@ Status checkpoint_find_latest(const char *folder, Comm *comm, Log *log, char *pa
 /* The same for a `path` that turned out to be damaged: replaces it by the newest whole checkpoint below it in
  * its folder. *found false: there is none. */
 Status checkpoint_find_before(char *path, Comm *comm, Log *log, bool *found, Error *error);
+
+/* file[CHECKPOINT_PATH_MAX] = the checkpoint that a user's `path` means: itself, or the newest of a run
+ * folder or a folder of checkpoints. STATUS_INPUT: such a folder without a whole one. */
+Status checkpoint_resolve(const char *path, char *file, Comm *comm, Log *log, Error *error);
 
 /* The root attributes alone; STATUS_INPUT also for what no training saves: a negative count, a normalisation
  * by 0. Free by checkpoint_meta_fini. */
@@ -93,8 +101,13 @@ void checkpoint_meta_fini(CheckpointMeta *meta);
 Status checkpoint_load(const char *path, CheckpointState *state, Comm *comm, Error *error);
 
 /* This rank's part of the backbone's weights of one role into local[map->count]; other modules are untouched.
- * Works on full files and on those of checkpoint_save_teacher. */
+ * Works on full files and on those of checkpoint_save_model_ema. */
 Status checkpoint_load_backbone(const char *path, CheckpointRole role, const ShardMap *map, float *local,
                                 Comm *comm, Error *error);
+
+/* The same with the heads: every tensor of that role. *digest: of names, shapes and checksums, which tells
+ * weights from others wherever their file lies. */
+Status checkpoint_load_network(const char *path, CheckpointRole role, const ShardMap *map, float *local,
+                               uint64_t *digest, Comm *comm, Error *error);
 
 #endif

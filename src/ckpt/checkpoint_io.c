@@ -153,6 +153,8 @@ static const IntAttribute int_attributes[] = {
 };
 
 static const char bad_steps_name[] = "bad_steps"; /* apart: it may be missing */
+static const char distilled_from_name[] = "distilled_from",
+                  teacher_digest_name[] = "teacher_digest"; /* of distillations */
 
 enum { INT_ATTRIBUTES = sizeof int_attributes / sizeof *int_attributes };
 
@@ -173,6 +175,10 @@ Status checkpoint_io_write_meta(const H5File *file, const void *of, Error *error
     TRY(h5_attribute_write_doubles(file, "/", "std", meta->std, 3, error));
     TRY(h5_attribute_write_text(file, "/", "arch", meta->arch, error));
     TRY(h5_attribute_write_text(file, "/", "version", meta->version, error));
+    if (*meta->distilled_from) {
+        TRY(h5_attribute_write_text(file, "/", distilled_from_name, meta->distilled_from, error));
+        TRY(h5_attribute_write_text(file, "/", teacher_digest_name, meta->teacher_digest, error));
+    }
     return h5_attribute_write_text(file, "/", "config", meta->config ? meta->config : "", error);
 }
 
@@ -217,6 +223,17 @@ static Status check_doubles(const H5File *file, const CheckpointMeta *meta, Erro
     return status_fail(error, STATUS_INPUT, "%s: attribute loss_scale is %g", file->path, meta->loss_scale);
 }
 
+/* Files of pretraining lack them: "". */
+static Status read_teacher(const H5File *file, CheckpointMeta *meta, Error *error)
+{
+    H5AttributeInfo info;
+    TRY(h5_attribute_info(file, "/", distilled_from_name, &info, error));
+    if (!info.exists) return STATUS_OK;
+    TRY(read_short_text(file, distilled_from_name, meta->distilled_from, sizeof meta->distilled_from, error));
+    return read_short_text(file, teacher_digest_name, meta->teacher_digest, sizeof meta->teacher_digest,
+                           error);
+}
+
 Status checkpoint_io_read_meta(const H5File *file, CheckpointMeta *meta, Error *error)
 {
     *meta = (CheckpointMeta){.bytes = file->bytes};
@@ -227,6 +244,7 @@ Status checkpoint_io_read_meta(const H5File *file, CheckpointMeta *meta, Error *
         memcpy((char *)meta + int_attributes[i].member, &value, sizeof value);
     }
     TRY(read_bad_steps(file, meta, error));
+    TRY(read_teacher(file, meta, error));
     TRY(h5_attribute_read_doubles(file, "/", "loss_scale", &meta->loss_scale, 1, error));
     TRY(h5_attribute_read_doubles(file, "/", "mean", meta->mean, 3, error));
     TRY(h5_attribute_read_doubles(file, "/", "std", meta->std, 3, error));

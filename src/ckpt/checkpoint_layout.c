@@ -52,35 +52,46 @@ void checkpoint_layout_path(char *path, size_t size, const char *role, const Par
         if (*c == '.') *c = '/';
 }
 
+const char *checkpoint_layout_ema(const CheckpointMeta *meta)
+{
+    return *meta->distilled_from ? "/model_ema" : "/teacher";
+}
+
+void checkpoint_layout_add_param(CheckpointLayout *layout, const char *role, const ShardMap *map,
+                                 float *local, int id)
+{
+    const Param *param = &map->table->params[id];
+    ShardRange range = shard_map_range(map, id);
+    CheckpointTensor *tensor = append(layout);
+    checkpoint_layout_path(tensor->path, sizeof tensor->path, role, param);
+    tensor->ndim = param->ndim;
+    memcpy(tensor->shape, param->shape, sizeof tensor->shape);
+    tensor->count = param->count;
+    tensor->start = range.start;
+    tensor->held = range.count;
+    tensor->data = local + range.local;
+    tensor->replica = map->modules[param->module].replica;
+    tensor->replicas = map->modules[param->module].replicas;
+}
+
 void checkpoint_layout_add_role(CheckpointLayout *layout, const char *role, const ShardMap *map, float *local,
                                 bool backbone_only)
 {
-    for (int i = 0; i < map->table->count; i++) {
-        const Param *param = &map->table->params[i];
-        if (backbone_only && param->module != PARAM_BACKBONE) continue;
-        ShardRange range = shard_map_range(map, i);
-        CheckpointTensor *tensor = append(layout);
-        checkpoint_layout_path(tensor->path, sizeof tensor->path, role, param);
-        tensor->ndim = param->ndim;
-        memcpy(tensor->shape, param->shape, sizeof tensor->shape);
-        tensor->count = param->count;
-        tensor->start = range.start;
-        tensor->held = range.count;
-        tensor->data = local + range.local;
-        tensor->replica = map->modules[param->module].replica;
-        tensor->replicas = map->modules[param->module].replicas;
-    }
+    for (int i = 0; i < map->table->count; i++)
+        if (!backbone_only || map->table->params[i].module == PARAM_BACKBONE)
+            checkpoint_layout_add_param(layout, role, map, local, i);
 }
 
-/* A vector that every rank has. */
-static void add_vector(CheckpointLayout *layout, const char *path, float *data, int64_t count,
-                       const Comm *comm)
+void checkpoint_layout_add_whole(CheckpointLayout *layout, const char *path, int ndim, const int64_t *shape,
+                                 float *data, const Comm *comm)
 {
-    if (!data) return;
     CheckpointTensor *tensor = append(layout);
     snprintf(tensor->path, sizeof tensor->path, "%s", path);
-    tensor->ndim = 1;
-    tensor->shape[0] = tensor->count = tensor->held = count;
+    tensor->ndim = ndim;
+    tensor->count = 1;
+    for (int d = 0; d < ndim; d++)
+        tensor->count *= tensor->shape[d] = shape[d];
+    tensor->held = tensor->count;
     tensor->data = data;
     tensor->replica = comm_rank(comm);
     tensor->replicas = comm_size(comm);
@@ -89,11 +100,16 @@ static void add_vector(CheckpointLayout *layout, const char *path, float *data, 
 void checkpoint_layout_add_state(CheckpointLayout *layout, const CheckpointState *state, const Comm *comm)
 {
     checkpoint_layout_add_role(layout, "/student", state->map, state->student, false);
-    checkpoint_layout_add_role(layout, "/teacher", state->map, state->teacher, false);
+    checkpoint_layout_add_role(layout, checkpoint_layout_ema(&state->meta), state->map, state->model_ema,
+                               false);
     checkpoint_layout_add_role(layout, "/optimizer/exp_avg", state->map, state->exp_avg, false);
     checkpoint_layout_add_role(layout, "/optimizer/exp_avg_sq", state->map, state->exp_avg_sq, false);
-    add_vector(layout, "/loss/dino_center", state->dino_center, state->dino_center_count, comm);
-    add_vector(layout, "/loss/ibot_center", state->ibot_center, state->ibot_center_count, comm);
+    if (state->dino_center)
+        checkpoint_layout_add_whole(layout, "/loss/dino_center", 1, &state->dino_center_count,
+                                    state->dino_center, comm);
+    if (state->ibot_center)
+        checkpoint_layout_add_whole(layout, "/loss/ibot_center", 1, &state->ibot_center_count,
+                                    state->ibot_center, comm);
 }
 
 void checkpoint_layout_fini(CheckpointLayout *layout)

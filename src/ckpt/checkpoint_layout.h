@@ -43,13 +43,24 @@ typedef struct {
     int64_t count;
 } CheckpointPieces;
 
+/* The group of the student's moving average: "/teacher", in a distillation "/model_ema". */
+const char *checkpoint_layout_ema(const CheckpointMeta *meta);
+
 /* Adds the tensors of one role, "/student", from local[map->count]; the backbone alone or all modules. */
 void checkpoint_layout_add_role(CheckpointLayout *layout, const char *role, const ShardMap *map, float *local,
                                 bool backbone_only);
 
-/* Everything that checkpoint_save writes of a state. Not collective; COMM says how many ranks hold what is
- * not cut. */
+/* Everything that checkpoint_save writes of a state; of its meta, distilled_from is looked at. Not
+ * collective; COMM says how many ranks hold what is not cut. */
 void checkpoint_layout_add_state(CheckpointLayout *layout, const CheckpointState *state, const Comm *comm);
+
+/* Adds one parameter of a role, as checkpoint_layout_add_role does all. */
+void checkpoint_layout_add_param(CheckpointLayout *layout, const char *role, const ShardMap *map,
+                                 float *local, int id);
+
+/* Adds a tensor at `path` that every rank of COMM has, or takes, as a whole. */
+void checkpoint_layout_add_whole(CheckpointLayout *layout, const char *path, int ndim, const int64_t *shape,
+                                 float *data, const Comm *comm);
 
 void checkpoint_layout_fini(CheckpointLayout *layout);
 

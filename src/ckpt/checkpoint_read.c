@@ -1,5 +1,6 @@
 /* checkpoint_read.c - loading: rank 0 reads the directory, all ranks read the tensors and share the proof. */
 #include "base/memory.h"
+#include "base/rng.h"
 #include "ckpt/checkpoint.h"
 #include "ckpt/checkpoint_io.h"
 #include "ckpt/retention.h"
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* --- which file ---------------------------------------------------------------------------------------- */
 
@@ -107,6 +109,30 @@ Status checkpoint_find_before(char *path, Comm *comm, Log *log, bool *found, Err
         there = whole;
     }
     return share_found(comm, status, there, path, found, error);
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat facts;
+    return stat(path, &facts) == 0 && S_ISDIR(facts.st_mode);
+}
+
+Status checkpoint_resolve(const char *path, char *file, Comm *comm, Log *log, Error *error)
+{
+    char folder[CHECKPOINT_PATH_MAX];
+    int64_t kind = 0; /* a file, a folder of checkpoints, a run folder: rank 0 looks, so that all agree */
+    if (snprintf(folder, sizeof folder, "%s/checkpoints", path) >= (int)sizeof folder)
+        return status_fail(error, STATUS_INPUT, "%.100s...: the name is too long", path);
+    if (comm_rank(comm) == 0) kind = is_folder(folder) ? 2 : is_folder(path) ? 1 : 0;
+    comm_broadcast(comm, &kind, 1, DTYPE_I64, 0, NULL);
+    if (kind == 0) {
+        memcpy(file, path, strlen(path) + 1);
+        return STATUS_OK;
+    }
+    bool found = false;
+    TRY(checkpoint_find_latest(kind == 2 ? folder : path, comm, log, file, &found, error));
+    return found ? STATUS_OK
+                 : status_fail(error, STATUS_INPUT, "%s: there is no complete checkpoint in it", path);
 }
 
 /* --- attributes ---------------------------------------------------------------------------------------- */
@@ -293,6 +319,8 @@ Status checkpoint_io_read_tensors(const char *path, const char *kind, Checkpoint
         status = comm_agree(comm, checkpoint_io_read(path, layout, error), error);
         if (status == STATUS_OK) status = verify(path, layout, crcs, comm, error);
         *damaged = status != STATUS_OK;
+        for (int64_t t = 0; t < layout->count; t++)
+            layout->tensors[t].crc = crcs[t];
     }
     memory_free(crcs);
     return status;
@@ -300,10 +328,10 @@ Status checkpoint_io_read_tensors(const char *path, const char *kind, Checkpoint
 
 Status checkpoint_load(const char *path, CheckpointState *state, Comm *comm, Error *error)
 {
-    static const char *const roots[] = {"/student", "/teacher", "/optimizer/exp_avg", "/optimizer/exp_avg_sq",
-                                        NULL};
+    const char *const roots[] = {"/student", checkpoint_layout_ema(&state->meta), "/optimizer/exp_avg",
+                                 "/optimizer/exp_avg_sq", NULL};
     size_t bytes = (size_t)state->map->count * sizeof(float);
-    float *const flats[] = {state->student, state->teacher, state->exp_avg, state->exp_avg_sq};
+    float *const flats[] = {state->student, state->model_ema, state->exp_avg, state->exp_avg_sq};
     for (int i = 0; i < 4; i++)
         memset(flats[i], 0, bytes); /* the padding */
     CheckpointLayout layout = {0};
@@ -315,16 +343,51 @@ Status checkpoint_load(const char *path, CheckpointState *state, Comm *comm, Err
     return status;
 }
 
+/* The tensors of one role, with their checksums in layout->tensors. */
+static Status load_role(const char *path, CheckpointRole role, bool backbone_only, const ShardMap *map,
+                        float *local, CheckpointLayout *layout, Comm *comm, Error *error)
+{
+    CheckpointMeta meta;
+    TRY(checkpoint_read_meta(path, &meta, comm, error));
+    const char *name = role == CHECKPOINT_TEACHER ? checkpoint_layout_ema(&meta) : "/student";
+    checkpoint_meta_fini(&meta);
+    char root[64];
+    snprintf(root, sizeof root, "%s%s", name, backbone_only ? "/backbone" : "");
+    const char *const roots[] = {root, NULL};
+    bool damaged;
+    checkpoint_layout_add_role(layout, name, map, local, backbone_only);
+    return checkpoint_io_read_tensors(path, "checkpoint", layout, roots, &damaged, comm, error);
+}
+
 Status checkpoint_load_backbone(const char *path, CheckpointRole role, const ShardMap *map, float *local,
                                 Comm *comm, Error *error)
 {
-    const char *name = role == CHECKPOINT_TEACHER ? "/teacher" : "/student";
-    const char *root = role == CHECKPOINT_TEACHER ? "/teacher/backbone" : "/student/backbone";
-    const char *const roots[] = {root, NULL};
-    bool damaged;
     CheckpointLayout layout = {0};
-    checkpoint_layout_add_role(&layout, name, map, local, true);
-    Status status = checkpoint_io_read_tensors(path, "checkpoint", &layout, roots, &damaged, comm, error);
+    Status status = load_role(path, role, true, map, local, &layout, comm, error);
+    checkpoint_layout_fini(&layout);
+    return status;
+}
+
+/* Of names below the role, shapes and checksums. */
+static uint64_t digest_of(const CheckpointLayout *layout)
+{
+    uint64_t digest = RNG_HASH_START;
+    for (int64_t t = 0; t < layout->count; t++) {
+        const CheckpointTensor *tensor = &layout->tensors[t];
+        const char *name = strchr(tensor->path + 1, '/');
+        digest = rng_hash_bytes(digest, name, strlen(name));
+        digest = rng_hash_bytes(digest, tensor->shape, (size_t)tensor->ndim * sizeof *tensor->shape);
+        digest = rng_hash_bytes(digest, &tensor->crc, sizeof tensor->crc);
+    }
+    return digest;
+}
+
+Status checkpoint_load_network(const char *path, CheckpointRole role, const ShardMap *map, float *local,
+                               uint64_t *digest, Comm *comm, Error *error)
+{
+    CheckpointLayout layout = {0};
+    Status status = load_role(path, role, false, map, local, &layout, comm, error);
+    if (status == STATUS_OK) *digest = digest_of(&layout);
     checkpoint_layout_fini(&layout);
     return status;
 }

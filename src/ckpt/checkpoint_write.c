@@ -134,10 +134,11 @@ Status checkpoint_save(const char *folder, const CheckpointState *state, int kee
     return comm_agree(comm, status, error);
 }
 
-Status checkpoint_save_teacher(const char *path, const CheckpointState *state, Comm *comm, Error *error)
+Status checkpoint_save_model_ema(const char *path, const CheckpointState *state, Comm *comm, Error *error)
 {
     CheckpointLayout layout = {0};
-    checkpoint_layout_add_role(&layout, "/teacher", state->map, state->teacher, false);
+    checkpoint_layout_add_role(&layout, checkpoint_layout_ema(&state->meta), state->map, state->model_ema,
+                               false);
     Status status =
         checkpoint_io_write_tensors(path, &layout, checkpoint_io_write_meta, &state->meta, comm, error);
     checkpoint_layout_fini(&layout);

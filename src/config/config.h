@@ -54,6 +54,7 @@ typedef enum { CONFIG_SCALING_SQRT_WRT_1024 } ConfigScaling;
 
 typedef enum { CONFIG_KOLEO_GROUP, CONFIG_KOLEO_GLOBAL } ConfigKoleoScope;
 
+typedef enum { CONFIG_HEADS_LOAD, CONFIG_HEADS_FRESH } ConfigHeads;
 typedef enum { CONFIG_ACTIVATIONS_NONE, CONFIG_ACTIVATIONS_BLOCK } ConfigActivations;
 
 typedef enum { CONFIG_DEVICE_AUTO, CONFIG_DEVICE_CPU, CONFIG_DEVICE_CUDA } ConfigDevice;
@@ -138,6 +139,7 @@ typedef struct {
         int64_t global_batch_size; /* 0: batch_size_per_gpu times the ranks */
         int64_t micro_batch_size;  /* 0: all at once */
         char *init_from;
+        ConfigHeads init_heads;
         char *resume_from;
         int64_t stop_after_iterations; /* 0: never */
         int64_t skip_bad_steps; /* consecutive non-finite steps that are skipped; 0: fail at the first */
@@ -159,6 +161,9 @@ typedef struct {
         int64_t embed_dim, depth, num_heads; /* of vit_custom; 0: those of the arch */
     } student;
     struct {
+        char *checkpoint_path;
+    } distillation;
+    struct {
         double momentum_teacher, final_momentum_teacher;
         double warmup_teacher_temp, teacher_temp;
         int64_t warmup_teacher_temp_epochs;
@@ -171,7 +176,7 @@ typedef struct {
         int64_t warmup_epochs;
         double min_lr;
         double clip_grad; /* 0: no clipping */
-        int64_t freeze_last_layer_epochs;
+        int64_t freeze_last_layer_epochs, freeze_backbone_epochs, warmup_backbone_epochs;
         ConfigScaling scaling_rule;
         double patch_embed_lr_mult;
         double layerwise_decay;

@@ -15,7 +15,6 @@ char *config_help(void)
                            *key->initial ? key->initial : "''", key->help,
                            key->ours ? " (not a key of the reference)" : "", expected);
         if (key->inert) config_text_append(&text, "    no effect: %s\n", key->inert);
-        if (key->later) config_text_append(&text, "    not in full effect yet: %s\n", key->later);
     }
     return text.data;
 }

@@ -27,8 +27,6 @@ typedef struct {
     double low, high;    /* inclusive, of INTEGER, NUMBER and each element of PAIR and LIST */
     const char *choices; /* "a|b=other name of b|c", values 0, 1, 2; CHOICE only */
     const char *inert;   /* a key of the reference without a meaning here: why */
-    const char *later;   /* what does not work yet when the value is neither the default nor in `works` */
-    unsigned works;      /* CHOICE with `later`: bit v set = value v works all the same */
     bool may_change;     /* may differ when a run is resumed */
     bool ours;           /* not a key of the reference */
 } ConfigKey;

@@ -76,6 +76,12 @@ const ConfigKey CONFIG_KEYS_MODEL[] = {
     {CONFIG_KEY(student.num_heads, "0", "attention heads of vit_custom; 0 with any other arch"), .low = 0,
      .high = 1024, .ours = true},
 
+    {CONFIG_KEY(
+         distillation.checkpoint_path, "",
+         "of the distill job: checkpoint file or run folder of the frozen teacher, heads included; a run "
+         "that resumes checks that its weights are the same, wherever they are"),
+     .may_change = true, .ours = true},
+
     {CONFIG_KEY(teacher.momentum_teacher, "0.992", "momentum of the teacher's moving average at the start"),
      .low = 0, .high = 1},
     {CONFIG_KEY(teacher.final_momentum_teacher, "1", "momentum at the end of the cosine schedule"), .low = 0,

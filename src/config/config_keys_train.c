@@ -40,10 +40,12 @@ const ConfigKey CONFIG_KEYS_TRAIN[] = {
          train.micro_batch_size, "0",
          "most samples that a rank has in memory at once; bounds memory, changes nothing else; 0 = all"),
      .low = 0, .high = BATCH_MAX, .may_change = true, .ours = true},
-    {CONFIG_KEY(train.init_from, "", "checkpoint whose student and teacher a new run starts from"),
-     .later =
-         "starting from another run's checkpoint is not built yet; the run starts from its initialisation",
-     .ours = true},
+    {CONFIG_KEY(train.init_from, "",
+                "checkpoint file or run folder whose student and moving average a new run starts from, at "
+                "another size of crops, too; moments, centres and schedules start anew"),
+     .may_change = true, .ours = true},
+    {CONFIG_KEY(train.init_heads, "load", "whether the heads are those of train.init_from, or new"),
+     .choices = "load|fresh", .may_change = true, .ours = true},
     {CONFIG_KEY(
          train.resume_from, "",
          "checkpoint file that the run continues (weights, optimizer, schedules, samples) where its own "
@@ -77,6 +79,12 @@ const ConfigKey CONFIG_KEYS_TRAIN[] = {
      .low = 0, .high = 1e9},
     {CONFIG_KEY(optim.freeze_last_layer_epochs, "1", "epochs in which the prototypes do not move"), .low = 0,
      .high = 1e6},
+    {CONFIG_KEY(optim.freeze_backbone_epochs, "0",
+                "epochs in which the backbone does not move, only heads do: for fresh heads on its features"),
+     .low = 0, .high = 1e6, .ours = true},
+    {CONFIG_KEY(optim.warmup_backbone_epochs, "0",
+                "epochs over which the backbone's learning rate then rises to that of the heads"),
+     .low = 0, .high = 1e6, .ours = true},
     {CONFIG_KEY(optim.scaling_rule, "sqrt_wrt_1024", "lr = base_lr * sqrt(global batch / 1024)"),
      .choices = "sqrt_wrt_1024"},
     {CONFIG_KEY(optim.patch_embed_lr_mult, "0.2", "factor on the learning rate of the patch embedding"),

@@ -5,16 +5,10 @@
 
 #include <string.h>
 
-/* Why setting this key is worth a line, or NULL. An inert key is when it is set at all, a key whose feature
- * comes later when the user asks for something that will not happen. */
-static const char *reason_of(const Config *config, const Config *defaults, int index)
+/* Why setting this key is worth a line, or NULL. */
+static const char *reason_of(const Config *config, int index)
 {
-    const ConfigKey *key = config_keys_at(index);
-    if (!config->origins[index].source) return NULL;
-    if (key->inert) return key->inert;
-    if (!key->later || config_value_equal(config, defaults, key)) return NULL;
-    if (key->type == CONFIG_TYPE_CHOICE && (key->works >> config_value_choice(config, key) & 1u)) return NULL;
-    return key->later;
+    return config->origins[index].source ? config_keys_at(index)->inert : NULL;
 }
 
 /* "FILE:LINE: first.key and N more: no effect: reason" */
@@ -34,11 +28,8 @@ void config_notes_init(ConfigNotes *notes, const Config *config)
 {
     int keys = config_keys_count();
     const char **reasons = memory_alloc_array((size_t)keys, sizeof *reasons);
-    Config defaults;
-    config_init(&defaults);
     for (int i = 0; i < keys; i++)
-        reasons[i] = reason_of(config, &defaults, i);
-    config_fini(&defaults);
+        reasons[i] = reason_of(config, i);
 
     *notes = (ConfigNotes){.lines = memory_alloc_array((size_t)keys, sizeof *notes->lines)};
     for (int i = 0; i < keys; i++) {

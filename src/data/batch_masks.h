@@ -12,6 +12,7 @@
 typedef struct {
     BlockMaskGrid grid;
     double probability, ratio_min, ratio_max; /* ibot.* */
+    bool all; /* every patch: of a distillation, where iBOT is on all of them and none is hidden */
     uint64_t seed;
 } BatchMasks;
 

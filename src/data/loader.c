@@ -126,6 +126,7 @@ Status loader_create(Loader **out, const LoaderParams *params, const DataSet *se
                                  .probability = params->mask_probability,
                                  .ratio_min = params->mask_ratio_min,
                                  .ratio_max = params->mask_ratio_max,
+                                 .all = params->mask_all,
                                  .seed = params->seed};
     loader_core_init(&loader->core, set, params->num_workers, params->prefetch, params->in_use);
     init_memory(loader);

@@ -35,6 +35,7 @@ typedef struct {
     bool scaled_decode;                                      /* data.decode: see augment_part.h */
     int64_t patch_size;                                      /* divides the size of the global crops */
     double mask_probability, mask_ratio_min, mask_ratio_max; /* ibot.* */
+    bool mask_all;                                           /* every patch, whatever the three say */
     uint64_t seed;                                           /* train.seed */
     int64_t group_size;                                      /* B */
     int64_t total_groups;                                    /* over all ranks */

@@ -27,6 +27,13 @@ PixelNorm pixel_levels_norm(const double mean[3], const double std[3])
     return norm;
 }
 
+bool pixel_levels_equal(const PixelNorm *a, const PixelNorm *b)
+{
+    for (int c = 0; c < 3; c++)
+        if (a->mean[c] != b->mean[c] || a->std[c] != b->std[c]) return false;
+    return true;
+}
+
 void pixel_levels_fill(float *levels, const PixelNorm *norm)
 {
     for (int c = 0; c < 3; c++)

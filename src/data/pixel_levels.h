@@ -26,6 +26,8 @@ bool pixel_levels_usable(const double mean[3], const double std[3]);
 /* The same numbers in the precision that pictures are normalised in. */
 PixelNorm pixel_levels_norm(const double mean[3], const double std[3]);
 
+bool pixel_levels_equal(const PixelNorm *a, const PixelNorm *b);
+
 /* levels[3, 256] = (level / 255 - mean) / std, each operation rounded to float32 as torchvision's are. */
 void pixel_levels_fill(float *levels, const PixelNorm *norm);
 

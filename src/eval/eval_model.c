@@ -7,7 +7,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 Status eval_model_role(CheckpointRole *role, const char *word, Error *error)
 {
@@ -16,35 +15,6 @@ Status eval_model_role(CheckpointRole *role, const char *word, Error *error)
     *role = CHECKPOINT_STUDENT;
     if (strcmp(word, "student") == 0) return STATUS_OK;
     return status_fail(error, STATUS_INPUT, "--which %s: expected teacher or student", word);
-}
-
-/* --- where the checkpoint is --- */
-
-static bool is_folder(const char *path)
-{
-    struct stat facts;
-    return stat(path, &facts) == 0 && S_ISDIR(facts.st_mode);
-}
-
-/* model->path = the file that `path` means. Collective over COMM: rank 0 looks, so that all take the same
- * one. */
-static Status resolve_path(EvalModel *model, const char *path, Comm *comm, Log *log, Error *error)
-{
-    char folder[CHECKPOINT_PATH_MAX];
-    int64_t kind = 0; /* a file, a folder of checkpoints, a run folder */
-    if (snprintf(folder, sizeof folder, "%s/checkpoints", path) >= (int)sizeof folder)
-        return status_fail(error, STATUS_INPUT, "--model: the path is too long");
-    if (comm_rank(comm) == 0) kind = is_folder(folder) ? 2 : is_folder(path) ? 1 : 0;
-    comm_broadcast(comm, &kind, 1, DTYPE_I64, 0, NULL);
-    if (kind == 0) {
-        snprintf(model->path, sizeof model->path, "%s", path);
-        return STATUS_OK;
-    }
-    bool found = false;
-    TRY(checkpoint_find_latest(kind == 2 ? folder : path, comm, log, model->path, &found, error));
-    return found
-               ? STATUS_OK
-               : status_fail(error, STATUS_INPUT, "--model %s: there is no complete checkpoint in it", path);
 }
 
 /* --- its configuration --- */
@@ -168,12 +138,13 @@ Status eval_model_load(EvalModel *model, const char *path, CheckpointRole role, 
 {
     *model = (EvalModel){.role = role};
     config_init(&model->config);
-    TRY(resolve_path(model, path, comm, log, error));
+    Status status = checkpoint_resolve(path, model->path, comm, log, error);
+    if (status != STATUS_OK) return status_prefix(error, status, "--model");
     CheckpointMeta meta = {0};
     TRY(checkpoint_read_meta(model->path, &meta, comm, error));
     model->iteration = meta.iteration;
     model->norm = pixel_levels_norm(meta.mean, meta.std);
-    Status status = comm_agree(comm, resolve_config(model, &meta, options, error), error);
+    status = comm_agree(comm, resolve_config(model, &meta, options, error), error);
     checkpoint_meta_fini(&meta);
     TRY(status);
     TRY(build(model, meta.bytes, error)); /* the same on all ranks */

@@ -74,12 +74,16 @@ typedef struct {
     int64_t count;        /* S */
     Tensor bounds;        /* [S, 2] int64: first element, one past the last; ascending, disjoint */
     Tensor module;        /* [S] int32: 0 .. OPS_MODULES - 1, whose gradient is clipped together */
-    Tensor last_layer;    /* [S] int32: 1 where last_layer_lr counts in place of lr */
+    Tensor rate;          /* [S] int32: which of OPS_RATES learning rates counts */
     Tensor lr_multiplier; /* [S] fp64 */
     Tensor wd_multiplier; /* [S] fp64 */
 } OpsSegments;
 
 enum { OPS_MODULES = 3 };
+
+/* Learning rates that differ for some iterations: of prototypes while they are frozen, of the backbone while
+ * it is, of everything else. */
+enum { OPS_RATE_OTHER, OPS_RATE_LAST_LAYER, OPS_RATE_BACKBONE, OPS_RATES };
 
 /* What decides a step's update lies with the device, so that the host need not wait for it: fp64 numbers of
  * the control vector. step_control makes all but the first two from a step's losses and gradients. */
@@ -108,7 +112,7 @@ typedef struct {
     Tensor grads;                       /* [n] fp32 read */
     OpsSegments segments;               /* what lies between them is left alone */
     Tensor control;                     /* [CONTROL_COUNT] fp64 read; nothing changes unless CONTROL_FINITE */
-    double lr, last_layer_lr, weight_decay;
+    double lr[OPS_RATES], weight_decay;
     double beta1, beta2, eps; /* double, since 1 - 0.999f is off by 1e-5 */
 } AdamwUpdate;
 

@@ -35,12 +35,14 @@ static OpsSegments make_segments(const ShardMap *map, Device *device)
 {
     size_t count = (size_t)map->table->count;
     int32_t *module = memory_alloc_array(count, sizeof *module),
-            *last = memory_alloc_array(count, sizeof *last);
+            *rate = memory_alloc_array(count, sizeof *rate);
     double *lr = memory_alloc_array(count, sizeof *lr), *wd = memory_alloc_array(count, sizeof *wd);
     for (size_t s = 0; s < count; s++) {
         const Param *p = &map->table->params[map->order[s]];
         module[s] = (int32_t)p->module;
-        last[s] = p->is_last_layer;
+        rate[s] = p->module == PARAM_BACKBONE ? OPS_RATE_BACKBONE
+                  : p->is_last_layer          ? OPS_RATE_LAST_LAYER
+                                              : OPS_RATE_OTHER;
         lr[s] = p->lr_multiplier;
         wd[s] = p->wd_multiplier;
     }
@@ -48,11 +50,11 @@ static OpsSegments make_segments(const ShardMap *map, Device *device)
     OpsSegments s = {.count = n,
                      .bounds = make_bounds(map, false, device),
                      .module = to_device(device, module, DTYPE_I32, n),
-                     .last_layer = to_device(device, last, DTYPE_I32, n),
+                     .rate = to_device(device, rate, DTYPE_I32, n),
                      .lr_multiplier = to_device(device, lr, DTYPE_F64, n),
                      .wd_multiplier = to_device(device, wd, DTYPE_F64, n)};
     memory_free(module);
-    memory_free(last);
+    memory_free(rate);
     memory_free(lr);
     memory_free(wd);
     return s;
@@ -84,7 +86,7 @@ void adamw_optimizer_fini(AdamwOptimizer *optimizer)
     if (!optimizer->device) return;
     OpsSegments *s = &optimizer->segments;
     void *owned[] = {optimizer->exp_avg,    optimizer->exp_avg_sq, optimizer->squares.data,
-                     s->bounds.data,        s->module.data,        s->last_layer.data,
+                     s->bounds.data,        s->module.data,        s->rate.data,
                      s->lr_multiplier.data, s->wd_multiplier.data, optimizer->counted.bounds.data};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         device_free(optimizer->device, owned[i]);
@@ -116,8 +118,9 @@ void adamw_optimizer_step(const AdamwOptimizer *optimizer, const Ops *ops, float
                           .grads = gradients,
                           .segments = optimizer->segments,
                           .control = control,
-                          .lr = step->schedule.lr,
-                          .last_layer_lr = step->schedule.last_layer_lr,
+                          .lr = {[OPS_RATE_OTHER] = step->schedule.lr,
+                                 [OPS_RATE_LAST_LAYER] = step->schedule.last_layer_lr,
+                                 [OPS_RATE_BACKBONE] = step->schedule.backbone_lr},
                           .weight_decay = step->schedule.weight_decay,
                           .beta1 = optimizer->beta1,
                           .beta2 = optimizer->beta2,

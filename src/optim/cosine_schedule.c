@@ -28,7 +28,9 @@ TrainSchedules train_schedules(const Config *config, double lr)
     int64_t epoch = config->train.OFFICIAL_EPOCH_LENGTH;
     int64_t total = config->optim.epochs * epoch;
     int64_t warmup_temp = config->teacher.warmup_teacher_temp_epochs * epoch;
-    TrainSchedules s = {.last_layer_frozen = config->optim.freeze_last_layer_epochs * epoch};
+    TrainSchedules s = {.last_layer_frozen = config->optim.freeze_last_layer_epochs * epoch,
+                        .backbone_frozen = config->optim.freeze_backbone_epochs * epoch,
+                        .backbone_warmup = config->optim.warmup_backbone_epochs * epoch};
     s.lr = (CosineSchedule){.base = lr,
                             .final = config->optim.min_lr,
                             .total_iterations = total,
@@ -55,5 +57,9 @@ TrainScheduleValues train_schedules_at(const TrainSchedules *s, int64_t iteratio
                              .momentum = cosine_schedule_at(&s->momentum, iteration),
                              .teacher_temp = cosine_schedule_at(&s->teacher_temp, iteration)};
     v.last_layer_lr = iteration < s->last_layer_frozen ? 0.0 : v.lr;
+    int64_t thawed = iteration - s->backbone_frozen;
+    v.backbone_lr = thawed < 0 ? 0.0 : v.lr;
+    if (thawed >= 0 && thawed < s->backbone_warmup)
+        v.backbone_lr = v.lr * (double)(thawed + 1) / (double)s->backbone_warmup;
     return v;
 }

@@ -23,11 +23,14 @@ double cosine_schedule_at(const CosineSchedule *schedule, int64_t iteration);
 typedef struct {
     CosineSchedule lr, weight_decay, momentum, teacher_temp;
     int64_t last_layer_frozen; /* iterations during which the last layers' learning rate is 0 */
+    int64_t backbone_frozen;   /* the same of the backbone, */
+    int64_t backbone_warmup;   /* and those in which its rate then rises to the others' */
 } TrainSchedules;
 
 /* Values of one iteration. */
 typedef struct {
-    double lr, weight_decay, momentum, teacher_temp, last_layer_lr;
+    double lr, weight_decay, momentum, teacher_temp;
+    double last_layer_lr, backbone_lr; /* lr, but for the iterations in which those are frozen */
 } TrainScheduleValues;
 
 /* base_lr * sqrt(global_batch_size / 1024): the reference's scaling rule. */

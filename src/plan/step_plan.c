@@ -148,18 +148,18 @@ static void rank_init(PlanRank *r)
                   (const int64_t[]){global * global + extra, local * local + extra});
     SslMetaArch *ssl = &r->ssl;
     PixelNorm norm = pixel_levels_imagenet();
-    ssl_meta_arch_init(ssl, c, &r->groups, &norm, &r->ops.ops, &r->ranks);
-    param_groups_assign(&ssl->table, ssl->vit.config.depth, c->optim.layerwise_decay,
+    ssl_meta_arch_init(ssl, c, NULL, &r->groups, &norm, &r->ops.ops, &r->ranks);
+    param_groups_assign(&ssl->student.table, ssl->student.vit.config.depth, c->optim.layerwise_decay,
                         c->optim.patch_embed_lr_mult);
-    adamw_optimizer_init(&r->optimizer, &ssl->map, r->ranks.world, r->device, c->optim.adamw_beta1,
+    adamw_optimizer_init(&r->optimizer, &ssl->student.map, r->ranks.world, r->device, c->optim.adamw_beta1,
                          c->optim.adamw_beta2);
-    r->student = (PhaseHooks){.rank = r, .own = ssl->student_hooks};
-    r->teacher = (PhaseHooks){.rank = r, .own = ssl->teacher_hooks, .teacher = true};
-    ssl->student_hooks = (NnHooks){&r->student, before_unit, after_unit};
-    ssl->teacher_hooks = (NnHooks){&r->teacher, before_unit, after_unit};
+    r->student = (PhaseHooks){.rank = r, .own = ssl->student.hooks};
+    r->teacher = (PhaseHooks){.rank = r, .own = ssl->teacher.hooks, .teacher = true};
+    ssl->student.hooks = (NnHooks){&r->student, before_unit, after_unit};
+    ssl->teacher.hooks = (NnHooks){&r->teacher, before_unit, after_unit};
     const ShardedGradients *g = &ssl->gradients;
     r->clock.gradients = (const char *)g->local;
-    r->clock.gradients_end = (const char *)(g->local + ssl->map.count);
+    r->clock.gradients_end = (const char *)(g->local + ssl->student.map.count);
     r->clock.chunk = g->chunk;
     r->clock.step = ssl->step.base;
     r->clock.step_end = ssl->step.base + ssl->step.capacity;
@@ -183,14 +183,18 @@ static void rank_fini(PlanRank *r)
 static void run_step(PlanRank *r)
 {
     SslMetaArch *ssl = &r->ssl;
-    TrainScheduleValues schedule = {
-        .lr = 1e-4, .weight_decay = 0.04, .momentum = 0.994, .teacher_temp = 0.07, .last_layer_lr = 1e-4};
+    TrainScheduleValues schedule = {.lr = 1e-4,
+                                    .weight_decay = 0.04,
+                                    .momentum = 0.994,
+                                    .teacher_temp = 0.07,
+                                    .last_layer_lr = 1e-4,
+                                    .backbone_lr = 1e-4};
     AdamwOptimizerStep update = {
         .schedule = schedule, .clip_grad = r->params->config->optim.clip_grad, .scaled = ssl->scaled};
     ssl_meta_arch_forward_backward(ssl, &r->batch, schedule.teacher_temp);
-    adamw_optimizer_step(&r->optimizer, ssl->ops, ssl->student, ssl->gradients.local, ssl->control,
+    adamw_optimizer_step(&r->optimizer, ssl->ops, ssl->student.local, ssl->gradients.local, ssl->control,
                          tensor_rows(ssl->figures, 0, ssl->layout.dino_entropy), &update);
-    ssl_meta_arch_update_teacher(ssl, schedule.momentum);
+    ssl_meta_arch_update_ema(ssl, schedule.momentum);
     ssl_meta_arch_refresh(ssl);
     r->batch.step++;
 }
@@ -210,11 +214,9 @@ static size_t mpi_rooms(const PlanRank *r)
 /* Centres before a step, which train_state keeps. */
 static size_t kept_centers(const PlanRank *r)
 {
-    const SslMetaArch *ssl = &r->ssl;
-    if (ssl->config->train.centering != CONFIG_CENTERING_CENTERING) return 0;
-    int64_t K = ssl->dino_head.config.prototypes;
-    int64_t dino = ssl->do_dino ? K : 0, ibot = ssl->shared_head ? K : ssl->ibot_head.config.prototypes;
-    return (size_t)(dino + (ssl->do_ibot ? ibot : 0)) * sizeof(float);
+    int64_t dino, ibot;
+    ssl_meta_arch_center_counts(&r->ssl, &dino, &ibot);
+    return (size_t)(dino + ibot) * sizeof(float);
 }
 
 static void count_memory(StepPlan *plan, const PlanRank *r)
@@ -223,18 +225,18 @@ static void count_memory(StepPlan *plan, const PlanRank *r)
     const Config *c = r->params->config;
     const Cluster *cluster = r->params->cluster;
     bool gpu = cluster->device != DEVICE_CPU;
-    size_t part = (size_t)ssl->map.count * sizeof(float), *m = plan->memory;
+    size_t part = (size_t)ssl->student.map.count * sizeof(float), *m = plan->memory;
     m[PLAN_STUDENT_WEIGHTS] = m[PLAN_TEACHER_WEIGHTS] = m[PLAN_GRADIENTS] = part;
     m[PLAN_MOMENTS] = 2 * part;
     m[PLAN_COPIES_OF_WEIGHTS] =
-        sharded_weights_bytes(&ssl->student_copies) + sharded_weights_bytes(&ssl->teacher_copies);
+        sharded_weights_bytes(&ssl->student.copies) + sharded_weights_bytes(&ssl->teacher.copies);
     m[PLAN_GRADIENT_ROOMS] = ssl->gradients.bytes;
     m[PLAN_STEP] = ssl->step.capacity + (gpu ? ssl->step.staged.capacity : 0);
     m[PLAN_SMALL] = device_memory_used(r->device) + kept_centers(r);
     for (int i = 0; i < PLAN_SCRATCH; i++)
         m[PLAN_SMALL] -= m[i];
 
-    OpsLimits limits = ssl_ops_limits(c, &r->groups);
+    OpsLimits limits = ssl_ops_limits(c, NULL, &r->groups);
     m[PLAN_SCRATCH] = ops_memory(cluster->device, &limits, (int)cluster->parallel);
     plan->scratch_known = m[PLAN_SCRATCH] > 0;
     int64_t slots = (c->train.num_workers > 0 ? c->data.prefetch : 0) + r->params->batches_held;
@@ -284,7 +286,7 @@ Status step_plan_make(StepPlan *plan, const StepPlanParams *params, Error *error
         rank_init(r);
         measure(plan, r);
         count_memory(plan, r);
-        count_parameters(plan, &r->ssl.table);
+        count_parameters(plan, &r->ssl.student.table);
         plan->groups = r->groups;
         plan->micro_samples = r->ssl.micro_samples;
         rank_fini(r);

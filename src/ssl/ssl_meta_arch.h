@@ -16,14 +16,11 @@
 #ifndef DINOBATCH_SSL_SSL_META_ARCH_H
 #define DINOBATCH_SSL_SSL_META_ARCH_H
 
-#include "config/config.h"
 #include "data/batch.h"
 #include "data/pixel_levels.h"
 #include "fsdp/sharded_gradients.h"
-#include "fsdp/sharded_weights.h"
 #include "loss/koleo_loss.h"
-#include "nn/dino_head.h"
-#include "nn/vit.h"
+#include "ssl/ssl_network.h"
 
 /* How the groups of a step are dealt to ranks, in contiguous runs whose lengths differ by at most one. */
 typedef struct {
@@ -69,19 +66,15 @@ typedef struct {
     const Ops *ops;         /* borrowed */
     const FsdpRanks *ranks; /* borrowed */
     SslGroups groups;
-    bool do_dino, do_koleo, do_ibot, shared_head;
+    bool do_dino, do_koleo, do_ibot;
+    bool distilled;           /* the teacher is frozen, and nothing is masked */
     int64_t micro_samples;    /* samples of a micro-batch, >= 1 */
-    int64_t masked_per_group; /* most masked patches that a group can have */
-    Vit vit;
-    DinoHead dino_head, ibot_head; /* ibot_head is not built when the head is shared or iBOT is off */
+    int64_t masked_per_group; /* most patches of a group that iBOT is on */
     KoleoLoss koleo;
-    ParamTable table;
-    ShardMap map;             /* what this rank holds of them */
-    float *student, *teacher; /* [map.count] of ops->device; owned */
-    ShardedWeights student_copies, teacher_copies;
+    SslNetwork student, teacher;
+    SslNetwork spare;      /* of a distillation: the student's moving average, which feeds nothing */
+    SslNetwork *model_ema; /* the student's moving average: spare, or the teacher itself */
     ShardedGradients gradients;
-    Weights student_weights[PARAM_MODULE_COUNT]; /* views of the copies */
-    Weights teacher_weights[PARAM_MODULE_COUNT];
     float *dino_center, *ibot_center; /* [prototypes] of ops->device; owned; zero unless centering */
     Tensor levels; /* [3, 256] fp32 of ops->device, owned: what grey levels are to both networks; none: their
                       pictures are fp32 */
@@ -95,34 +88,38 @@ typedef struct {
     struct SslStep *current; /* the step's tensors, valid until the next one; owned */
 } SslMetaArch;
 
-/* What the backbone of a configuration looks like. */
-VitConfig ssl_vit_config(const Config *config);
-
-/* Adds one network's parameters to an initialised table, in the order of units. ibot_head is left as it is
- * where iBOT has no head of its own. vit is released by vit_fini. */
-void ssl_build_networks(const Config *config, Vit *vit, DinoHead *dino_head, DinoHead *ibot_head,
-                        ParamTable *table);
-
-/* Builds both networks (weights zero until ssl_meta_arch_initialise or a checkpoint fills them) and plans the
- * step's memory. The configuration has been checked. `config`, `ops`, `ranks` must outlive it. `norm`: how
- * the grey levels of its batches are normalised; NULL: they are fp32 and normalised already. Collective over
- * all ranks. */
-void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const SslGroups *groups,
-                        const PixelNorm *norm, const Ops *ops, const FsdpRanks *ranks);
+/* Builds the networks (weights zero until ssl_meta_arch_initialise or a checkpoint fills them) and plans the
+ * step's memory. The configuration has been checked. `config`, `ops`, `ranks` must outlive it. `teacher`: the
+ * configuration of a frozen teacher to distil from, which suits the student's (ssl_distillation_check); NULL:
+ * the teacher is the student's moving average. `norm`: how the grey levels of its batches are normalised;
+ * NULL: they are fp32 and normalised already. Collective over all ranks. */
+void ssl_meta_arch_init(SslMetaArch *ssl, const Config *config, const Config *teacher,
+                        const SslGroups *groups, const PixelNorm *norm, const Ops *ops,
+                        const FsdpRanks *ranks);
 void ssl_meta_arch_fini(SslMetaArch *ssl);
 
-/* The limits that operations of this configuration stay within. */
-OpsLimits ssl_ops_limits(const Config *config, const SslGroups *groups);
+/* The limits that operations stay within; `teacher` as in ssl_meta_arch_init. */
+OpsLimits ssl_ops_limits(const Config *config, const Config *teacher, const SslGroups *groups);
 
-/* Student from the seed; the teacher equals it. */
+/* Student from the seed; its moving average equals it. */
 void ssl_meta_arch_initialise(SslMetaArch *ssl, uint64_t seed);
 
-/* Makes copies of weights stale, and anew where they always live, after the fp32 weights changed. Collective
- * over all ranks. */
+/* Elements of the centres that are in use: prototypes of the heads whose teacher is centred, 0 elsewhere. */
+void ssl_meta_arch_center_counts(const SslMetaArch *ssl, int64_t *dino, int64_t *ibot);
+
+/* Makes copies of weights stale, and anew where they always live, after the fp32 weights of the student and
+ * its moving average changed. A frozen teacher's stay. Collective over all ranks. */
 void ssl_meta_arch_refresh(SslMetaArch *ssl);
 
-/* teacher = momentum * teacher + (1 - momentum) * student. */
-void ssl_meta_arch_update_teacher(SslMetaArch *ssl, double momentum);
+/* The same for the weights of a frozen teacher, once they have been loaded. Collective over all ranks. */
+void ssl_meta_arch_teacher_changed(SslMetaArch *ssl);
+
+/* model_ema = momentum * model_ema + (1 - momentum) * student. */
+void ssl_meta_arch_update_ema(SslMetaArch *ssl, double momentum);
+
+/* What a training is for, and what is evaluated: the moving average, its copies as they now are. Borrowed.
+ * Collective over all ranks. */
+const SslNetwork *ssl_meta_arch_model(SslMetaArch *ssl);
 
 /* Losses of the batch in ssl->figures and, in ssl->gradients.local (overwritten), this rank's part of their
  * gradient averaged over all groups of all ranks, times the loss scale. The step number places the draws of

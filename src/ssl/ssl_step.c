@@ -13,11 +13,6 @@ int64_t ssl_step_cls_rows(const SslMetaArch *ssl)
     return ssl->do_koleo ? 2 : 0;
 }
 
-const DinoHead *ssl_step_ibot_head(const SslMetaArch *ssl)
-{
-    return ssl->shared_head ? &ssl->dino_head : &ssl->ibot_head;
-}
-
 Tensor ssl_step_figures(const SslMetaArch *ssl, int64_t first, int64_t count)
 {
     return tensor_rows(ssl->figures, first, count);
@@ -45,34 +40,34 @@ static void stage_center_weights(const SslMetaArch *ssl, SslStep *s, Arena *aren
 SslStep ssl_step_layout(const SslMetaArch *ssl, Arena *arena, const Batch *batch, int64_t samples,
                         int64_t masked)
 {
+    const SslNetwork *student = &ssl->student, *teacher = &ssl->teacher;
     SslStep s = {.batch = batch, .samples = samples, .masked = masked};
-    int64_t K = ssl->dino_head.config.prototypes, most = K;
+    int64_t K = student->dino_head.config.prototypes, most = K;
     s.teacher_dino_scale = tensor_alloc_1d(arena, DTYPE_F32, K);
     s.student_dino_scale = tensor_alloc_1d(arena, DTYPE_F32, K);
     if (ssl->do_dino) {
-        s.teacher_dino = tensor_alloc_2d(arena, DTYPE_F32, samples * 2, ssl->dino_head.config.bottleneck_dim);
+        s.teacher_dino =
+            tensor_alloc_2d(arena, DTYPE_F32, samples * 2, teacher->dino_head.config.bottleneck_dim);
         s.dino_bias = tensor_alloc_1d(arena, DTYPE_F32, K);
         s.dino_usage = tensor_alloc_1d(arena, DTYPE_F32, K);
     }
     s.teacher_ibot_scale = s.teacher_dino_scale;
     s.student_ibot_scale = s.student_dino_scale;
     if (ssl->do_ibot) {
-        int64_t K_ibot = ssl_step_ibot_head(ssl)->config.prototypes;
-        s.teacher_ibot =
-            tensor_alloc_2d(arena, DTYPE_F32, masked, ssl_step_ibot_head(ssl)->config.bottleneck_dim);
+        const DinoHeadConfig *head = &ssl_network_patch_head(teacher)->config;
+        int64_t K_ibot = head->prototypes;
+        s.teacher_ibot = tensor_alloc_2d(arena, DTYPE_F32, masked, head->bottleneck_dim);
         s.ibot_bias = tensor_alloc_1d(arena, DTYPE_F32, K_ibot);
         s.ibot_usage = tensor_alloc_1d(arena, DTYPE_F32, K_ibot);
-        if (!ssl->shared_head) {
-            s.teacher_ibot_scale = tensor_alloc_1d(arena, DTYPE_F32, K_ibot);
-            s.student_ibot_scale = tensor_alloc_1d(arena, DTYPE_F32, K_ibot);
-        }
+        if (!teacher->shared_head) s.teacher_ibot_scale = tensor_alloc_1d(arena, DTYPE_F32, K_ibot);
+        if (!student->shared_head) s.student_ibot_scale = tensor_alloc_1d(arena, DTYPE_F32, K_ibot);
         if (K_ibot > most) most = K_ibot;
     }
     s.center_sum = tensor_alloc_1d(arena, DTYPE_F32, most);
     if (ssl->config->train.centering == CONFIG_CENTERING_CENTERING) stage_center_weights(ssl, &s, arena);
     if (ssl->do_koleo) {
-        s.koleo_cls = tensor_alloc_2d(arena, DTYPE_F32, samples * 2, ssl->vit.config.embed_dim);
-        s.koleo_d_cls = tensor_alloc_2d(arena, DTYPE_F32, samples * 2, ssl->vit.config.embed_dim);
+        s.koleo_cls = tensor_alloc_2d(arena, DTYPE_F32, samples * 2, ssl->student.vit.config.embed_dim);
+        s.koleo_d_cls = tensor_alloc_2d(arena, DTYPE_F32, samples * 2, ssl->student.vit.config.embed_dim);
         s.koleo_scratch = koleo_loss_scratch(&ssl->koleo, arena, ssl->ranks->world);
     }
     return s;
@@ -107,9 +102,9 @@ VitCrops ssl_step_crops(const SslMetaArch *ssl, const Batch *batch, const SslMic
 {
     const SslGroups *g = &ssl->groups;
     int64_t per_sample = set == 0 ? 2 : ssl->config->crops.local_crops_number;
-    int64_t side = set == 0 ? ssl->vit.config.img_size : ssl->config->crops.local_crops_size;
+    int64_t side = set == 0 ? ssl->student.vit.config.img_size : ssl->config->crops.local_crops_size;
     int64_t first = micro->first * per_sample, n = micro->samples * per_sample;
-    int64_t patches = vit_patches(&ssl->vit, side, side);
+    int64_t patches = vit_patches(&ssl->student.vit, side, side);
     VitCrops crops = {.sequences = n,
                       .height = side,
                       .width = side,
@@ -127,7 +122,7 @@ IbotPatchLoss ssl_step_ibot(const SslMetaArch *ssl, const SslStep *step, const S
                             double loss_weight, Arena *arena)
 {
     const SslGroups *g = &ssl->groups;
-    int64_t side = ssl->vit.config.img_size, patches = vit_patches(&ssl->vit, side, side);
+    int64_t side = ssl->student.vit.config.img_size, patches = vit_patches(&ssl->student.vit, side, side);
     IbotPatchRows rows = {.crops = ssl->do_ibot ? micro->samples * 2 : 0,
                           .patches_per_crop = patches,
                           .count = micro->masked,
@@ -151,33 +146,32 @@ void ssl_step_koleo(const SslMetaArch *ssl, SslStep *step)
     step->koleo_ready = true;
 }
 
-Tensor ssl_step_prototypes(const SslMetaArch *ssl, const DinoHead *head, bool patches, const Weights *weights)
+Tensor ssl_step_prototypes(const SslMetaArch *ssl, const SslNetwork *network, bool patches)
 {
-    const Weights *w = &weights[patches && !ssl->shared_head ? PARAM_IBOT_HEAD : PARAM_DINO_HEAD];
+    const DinoHead *head = patches ? ssl_network_patch_head(network) : &network->dino_head;
+    const Weights *w =
+        &network->weights[patches && !network->shared_head ? PARAM_IBOT_HEAD : PARAM_DINO_HEAD];
     return ssl->ops->reduced_prototypes ? weights_matrix(w, head->weight_v)
                                         : param_matrix_view(w->master, head->weight_v);
+}
+
+static void compute_scale(const SslMetaArch *ssl, SslNetwork *network, const DinoHead *head, Tensor scale)
+{
+    sharded_weights_need(&network->copies, head->unit);
+    ParamValues values = {&network->table, NULL, network->copies.full};
+    ssl->ops->prototype_scale(ssl->ops, scale, param_matrix_view(values, head->weight_v),
+                              param_vector_view(values, head->weight_g));
 }
 
 /* The heads of both networks are wanted from here to the losses. */
 static void compute_scales(SslMetaArch *ssl, const SslStep *step)
 {
-    const Ops *ops = ssl->ops;
-    const struct {
-        const DinoHead *head;
-        ShardedWeights *copies;
-        Tensor scale;
-    } layers[] = {{&ssl->dino_head, &ssl->teacher_copies, step->teacher_dino_scale},
-                  {&ssl->dino_head, &ssl->student_copies, step->student_dino_scale},
-                  {ssl_step_ibot_head(ssl), &ssl->teacher_copies, step->teacher_ibot_scale},
-                  {ssl_step_ibot_head(ssl), &ssl->student_copies, step->student_ibot_scale}};
-    int count = ssl->do_ibot && !ssl->shared_head ? 4 : 2;
-    for (int i = 0; i < count; i++) {
-        const DinoHead *head = layers[i].head;
-        sharded_weights_need(layers[i].copies, head->unit);
-        ParamValues values = {&ssl->table, NULL, layers[i].copies->full};
-        ops->prototype_scale(ops, layers[i].scale, param_matrix_view(values, head->weight_v),
-                             param_vector_view(values, head->weight_g));
-    }
+    SslNetwork *teacher = &ssl->teacher, *student = &ssl->student;
+    compute_scale(ssl, teacher, &teacher->dino_head, step->teacher_dino_scale);
+    compute_scale(ssl, student, &student->dino_head, step->student_dino_scale);
+    if (!ssl->do_ibot) return;
+    if (!teacher->shared_head) compute_scale(ssl, teacher, &teacher->ibot_head, step->teacher_ibot_scale);
+    if (!student->shared_head) compute_scale(ssl, student, &student->ibot_head, step->student_ibot_scale);
 }
 
 /* --- figures
@@ -218,7 +212,7 @@ static double sum_of(const double *values, int64_t n)
 static double feature_std(const SslMetaArch *ssl, const double *sum)
 {
     if (!ssl->do_dino) return 0;
-    int64_t D = ssl->vit.config.embed_dim;
+    int64_t D = ssl->teacher.vit.config.embed_dim;
     const double *squares = sum + D;
     double n = (double)(2 * ssl->groups.total_groups * ssl->groups.group_size), std = 0;
     for (int64_t d = 0; d < D; d++) {
@@ -255,8 +249,9 @@ SslFigures ssl_meta_arch_figures(const SslMetaArch *ssl, const double *sums, int
             ssl->config->dino.loss_weight * (local + global) + koleo + ssl->config->ibot.loss_weight * ibot,
         .dino_teacher_entropy = dino_entropy[1] > 0 ? dino_entropy[0] / dino_entropy[1] : 0,
         .ibot_teacher_entropy = ibot_entropy[1] > 0 ? ibot_entropy[0] / ibot_entropy[1] : 0,
-        .dino_prototypes_used = sums[f->dino_used] / (double)ssl->dino_head.config.prototypes,
-        .ibot_prototypes_used = sums[f->ibot_used] / (double)ssl_step_ibot_head(ssl)->config.prototypes,
+        .dino_prototypes_used = sums[f->dino_used] / (double)ssl->student.dino_head.config.prototypes,
+        .ibot_prototypes_used =
+            sums[f->ibot_used] / (double)ssl_network_patch_head(&ssl->student)->config.prototypes,
         .feature_std = feature_std(ssl, sums + f->features),
         .masked_patches = masked_patches,
     };

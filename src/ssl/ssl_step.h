@@ -40,22 +40,18 @@ typedef struct {
 SslStep ssl_step_layout(const SslMetaArch *ssl, Arena *arena, const Batch *batch, int64_t samples,
                         int64_t masked);
 
-/* The head that scores masked patches. */
-const DinoHead *ssl_step_ibot_head(const SslMetaArch *ssl);
-
-/* Crop set of the batch's global crops (set 0) or local crops (set 1) of a micro-batch. `masked`: with the
- * iBOT masks. */
+/* Crop set of the batch's global crops (set 0) or local crops (set 1) of a micro-batch, for either network.
+ * `masked`: with the iBOT masks. */
 VitCrops ssl_step_crops(const SslMetaArch *ssl, const Batch *batch, const SslMicroBatch *micro, int set,
                         bool masked, Arena *arena);
 
 /* `count` of the step's sums, from index `first`. */
 Tensor ssl_step_figures(const SslMetaArch *ssl, int64_t first, int64_t count);
 
-/* weight_v of a head's last layer as the prototype operations take it: in 16 bits where the device does that
- * and the head computes so. `patches`: the head is asked for masked patches (its precision is then the iBOT
- * head's, unless it is shared). */
-Tensor ssl_step_prototypes(const SslMetaArch *ssl, const DinoHead *head, bool patches,
-                           const Weights *weights);
+/* weight_v of the last layer that scores class tokens, or patches, as the prototype operations take it: in 16
+ * bits where the device does that and the head computes so (the precision of a head that is asked for
+ * patches is the iBOT head's, unless it is shared). */
+Tensor ssl_step_prototypes(const SslMetaArch *ssl, const SslNetwork *network, bool patches);
 
 /* The masked patches of a micro-batch's global crops; loss_weight 1 for the teacher, who only asks where they
  * are. */

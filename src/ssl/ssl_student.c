@@ -34,7 +34,7 @@ static void fill_rows(const SslMetaArch *ssl, const StudentPass *s, const SslMic
             rows[at++] = (int32_t)vit_row(&s->pass, 1, L * i + c);
     }
     const int32_t *positions = s->ibot.positions;
-    int64_t skip = 1 + ssl->vit.config.num_register_tokens;
+    int64_t skip = 1 + ssl->student.vit.config.num_register_tokens;
     for (int64_t i = 0; i < s->ibot.patches; i++)
         rows[at++] = (int32_t)(vit_row(&s->pass, 0, positions[i] / N) + skip + positions[i] % N);
     CHECK(at == s->rows.shape[0]);
@@ -43,14 +43,15 @@ static void fill_rows(const SslMetaArch *ssl, const StudentPass *s, const SslMic
 static VitInput student_input(const SslMetaArch *ssl, const SslStep *step, const SslMicroBatch *micro,
                               bool local, Arena *arena)
 {
-    VitInput input = {.set_count = local ? 2 : 1,
-                      .sets = {ssl_step_crops(ssl, step->batch, micro, 0, ssl->do_ibot, arena)},
-                      .act = weights_act(&ssl->student_weights[PARAM_BACKBONE]),
-                      .backward = true,
-                      .recompute = ssl->config->train.checkpoint_activations == CONFIG_ACTIVATIONS_BLOCK,
-                      .drop_path = ssl->config->student.drop_path_rate > 0,
-                      .seed = (uint64_t)ssl->config->train.seed,
-                      .step = step->batch ? step->batch->step : 0};
+    VitInput input = {
+        .set_count = local ? 2 : 1,
+        .sets = {ssl_step_crops(ssl, step->batch, micro, 0, ssl->do_ibot && !ssl->distilled, arena)},
+        .act = weights_act(&ssl->student.weights[PARAM_BACKBONE]),
+        .backward = true,
+        .recompute = ssl->config->train.checkpoint_activations == CONFIG_ACTIVATIONS_BLOCK,
+        .drop_path = ssl->config->student.drop_path_rate > 0,
+        .seed = (uint64_t)ssl->config->train.seed,
+        .step = step->batch ? step->batch->step : 0};
     if (local) input.sets[1] = ssl_step_crops(ssl, step->batch, micro, 1, false, arena);
     return input;
 }
@@ -58,9 +59,10 @@ static VitInput student_input(const SslMetaArch *ssl, const SslStep *step, const
 static StudentPass student_layout(const SslMetaArch *ssl, const SslStep *step, const SslMicroBatch *micro,
                                   Arena *arena)
 {
-    int64_t per_sample = ssl_step_cls_rows(ssl), D = ssl->vit.config.embed_dim;
+    int64_t per_sample = ssl_step_cls_rows(ssl), D = ssl->student.vit.config.embed_dim;
     VitInput input = student_input(ssl, step, micro, per_sample > 2, arena);
-    StudentPass s = {.pass = vit_pass(&ssl->vit, &input, arena), .cls_rows = micro->samples * per_sample};
+    StudentPass s = {.pass = vit_pass(&ssl->student.vit, &input, arena),
+                     .cls_rows = micro->samples * per_sample};
     const SslGroups *g = &ssl->groups;
     int64_t total_samples = g->total_groups * g->group_size;
     DinoClstokenRows dino = {.samples = micro->samples,
@@ -80,14 +82,17 @@ static StudentPass student_layout(const SslMetaArch *ssl, const SslStep *step, c
     s.stats = tensor_alloc_2d(arena, DTYPE_F32, n, 2);
     s.d_normed = tensor_alloc_2d(arena, DTYPE_F32, n, D);
     s.head_first = ssl->do_dino ? 0 : s.cls_rows;
-    s.head_rows = (ssl->do_dino ? s.cls_rows : 0) + (ssl->shared_head ? micro->masked : 0);
-    s.dino_acts = dino_head_activations(
-        &ssl->dino_head, arena, weights_act(&ssl->student_weights[PARAM_DINO_HEAD]), s.head_rows, true);
-    s.d_dino = tensor_alloc_2d(arena, DTYPE_F32, s.head_rows, ssl->dino_head.config.bottleneck_dim);
-    if (ssl->do_ibot && !ssl->shared_head) {
-        s.ibot_acts = dino_head_activations(
-            &ssl->ibot_head, arena, weights_act(&ssl->student_weights[PARAM_IBOT_HEAD]), micro->masked, true);
-        s.d_ibot = tensor_alloc_2d(arena, DTYPE_F32, micro->masked, ssl->ibot_head.config.bottleneck_dim);
+    s.head_rows = (ssl->do_dino ? s.cls_rows : 0) + (ssl->student.shared_head ? micro->masked : 0);
+    s.dino_acts =
+        dino_head_activations(&ssl->student.dino_head, arena,
+                              weights_act(&ssl->student.weights[PARAM_DINO_HEAD]), s.head_rows, true);
+    s.d_dino = tensor_alloc_2d(arena, DTYPE_F32, s.head_rows, ssl->student.dino_head.config.bottleneck_dim);
+    if (ssl->do_ibot && !ssl->student.shared_head) {
+        s.ibot_acts =
+            dino_head_activations(&ssl->student.ibot_head, arena,
+                                  weights_act(&ssl->student.weights[PARAM_IBOT_HEAD]), micro->masked, true);
+        s.d_ibot =
+            tensor_alloc_2d(arena, DTYPE_F32, micro->masked, ssl->student.ibot_head.config.bottleneck_dim);
     }
     return s;
 }
@@ -95,24 +100,26 @@ static StudentPass student_layout(const SslMetaArch *ssl, const SslStep *step, c
 static void student_forward(const SslMetaArch *ssl, StudentPass *s)
 {
     const Ops *ops = ssl->ops;
-    const Weights *backbone = &ssl->student_weights[PARAM_BACKBONE];
-    vit_forward(&ssl->vit, ops, backbone, &s->pass, &ssl->student_hooks);
-    vit_norm_forward(&ssl->vit, ops, backbone, s->pass.x, s->rows, s->normed, s->stats, &ssl->student_hooks);
-    dino_head_forward(&ssl->dino_head, ops, &ssl->student_weights[PARAM_DINO_HEAD], &s->dino_acts,
-                      tensor_rows(s->normed, s->head_first, s->head_rows), &ssl->student_hooks);
-    if (ssl->do_ibot && !ssl->shared_head)
-        dino_head_forward(&ssl->ibot_head, ops, &ssl->student_weights[PARAM_IBOT_HEAD], &s->ibot_acts,
-                          tensor_rows(s->normed, s->cls_rows, s->ibot.patches), &ssl->student_hooks);
+    const Weights *backbone = &ssl->student.weights[PARAM_BACKBONE];
+    vit_forward(&ssl->student.vit, ops, backbone, &s->pass, &ssl->student.hooks);
+    vit_norm_forward(&ssl->student.vit, ops, backbone, s->pass.x, s->rows, s->normed, s->stats,
+                     &ssl->student.hooks);
+    dino_head_forward(&ssl->student.dino_head, ops, &ssl->student.weights[PARAM_DINO_HEAD], &s->dino_acts,
+                      tensor_rows(s->normed, s->head_first, s->head_rows), &ssl->student.hooks);
+    if (ssl->do_ibot && !ssl->student.shared_head)
+        dino_head_forward(&ssl->student.ibot_head, ops, &ssl->student.weights[PARAM_IBOT_HEAD], &s->ibot_acts,
+                          tensor_rows(s->normed, s->cls_rows, s->ibot.patches), &ssl->student.hooks);
 }
 
 static PrototypeCrossEntropy cross_entropy(const SslMetaArch *ssl, const SslStep *step, bool patches)
 {
     static const float STUDENT_TEMP = 0.1f; /* the reference's default of both losses */
-    const DinoHead *head = patches ? ssl_step_ibot_head(ssl) : &ssl->dino_head;
+    const SslNetwork *student = &ssl->student;
+    const DinoHead *head = patches ? ssl_network_patch_head(student) : &student->dino_head;
     return (PrototypeCrossEntropy){
-        .student_v = ssl_step_prototypes(ssl, head, patches, ssl->student_weights),
+        .student_v = ssl_step_prototypes(ssl, student, patches),
         .student_temp = STUDENT_TEMP,
-        .teacher_v = ssl_step_prototypes(ssl, head, patches, ssl->teacher_weights),
+        .teacher_v = ssl_step_prototypes(ssl, &ssl->teacher, patches),
         .teacher_temp = (float)step->teacher_temp,
         .d_student_w = param_matrix_view(sharded_gradients_view(&ssl->gradients), head->weight_v),
         .loss_scale = tensor_rows(ssl->control, CONTROL_LOSS_SCALE, 1),
@@ -142,8 +149,8 @@ static void ibot_loss(const SslMetaArch *ssl, const SslStep *step, StudentPass *
 {
     int64_t first = ssl->do_dino ? s->cls_rows : 0; /* of the patches, among the rows of a shared head */
     PrototypeCrossEntropy ce = cross_entropy(ssl, step, true);
-    ce.student = ssl->shared_head ? tensor_rows(s->dino_acts.bottleneck, first, s->ibot.patches)
-                                  : s->ibot_acts.bottleneck;
+    ce.student = ssl->student.shared_head ? tensor_rows(s->dino_acts.bottleneck, first, s->ibot.patches)
+                                          : s->ibot_acts.bottleneck;
     ce.student_scale = step->student_ibot_scale;
     ce.teacher = step->teacher_ibot;
     ce.teacher_scale = step->teacher_ibot_scale;
@@ -151,7 +158,7 @@ static void ibot_loss(const SslMetaArch *ssl, const SslStep *step, StudentPass *
     ce.targets = s->ibot.targets;
     ce.row_weight = s->ibot.row_weight;
     ce.loss = s->ibot.loss;
-    ce.d_student = ssl->shared_head ? tensor_rows(s->d_dino, first, s->ibot.patches) : s->d_ibot;
+    ce.d_student = ssl->student.shared_head ? tensor_rows(s->d_dino, first, s->ibot.patches) : s->d_ibot;
     ce.usage = step->ibot_usage;
     ssl->ops->prototype_cross_entropy(ssl->ops, &ce);
     ibot_patch_loss_sums(&s->ibot, ssl->ops,
@@ -162,7 +169,7 @@ static void ibot_loss(const SslMetaArch *ssl, const SslStep *step, StudentPass *
 static void finish_head(SslMetaArch *ssl, const DinoHead *head)
 {
     ParamValues grads = sharded_gradients_view(&ssl->gradients);
-    ParamValues values = {&ssl->table, NULL, ssl->student_copies.full};
+    ParamValues values = {&ssl->student.table, NULL, ssl->student.copies.full};
     ssl->ops->weight_norm_backward(
         ssl->ops, param_matrix_view(grads, head->weight_v), param_vector_view(grads, head->weight_g),
         param_matrix_view(values, head->weight_v), param_vector_view(values, head->weight_g));
@@ -173,17 +180,17 @@ static void heads_backward(SslMetaArch *ssl, const SslStep *step, StudentPass *s
 {
     const Ops *ops = ssl->ops;
     ParamValues grads = sharded_gradients_view(&ssl->gradients);
-    bool own_ibot_head = ssl->do_ibot && !ssl->shared_head;
+    bool own_ibot_head = ssl->do_ibot && !ssl->student.shared_head;
     bool last = micro->first + micro->samples == step->samples;
-    dino_head_backward(&ssl->dino_head, ops, &ssl->student_weights[PARAM_DINO_HEAD], &s->dino_acts,
+    dino_head_backward(&ssl->student.dino_head, ops, &ssl->student.weights[PARAM_DINO_HEAD], &s->dino_acts,
                        tensor_rows(s->d_normed, s->head_first, s->head_rows), s->d_dino, grads,
-                       &ssl->student_hooks);
-    if (last) finish_head(ssl, &ssl->dino_head);
+                       &ssl->student.hooks);
+    if (last) finish_head(ssl, &ssl->student.dino_head);
     if (own_ibot_head)
-        dino_head_backward(&ssl->ibot_head, ops, &ssl->student_weights[PARAM_IBOT_HEAD], &s->ibot_acts,
-                           tensor_rows(s->d_normed, s->cls_rows, s->ibot.patches), s->d_ibot, grads,
-                           &ssl->student_hooks);
-    if (own_ibot_head && last) finish_head(ssl, &ssl->ibot_head);
+        dino_head_backward(&ssl->student.ibot_head, ops, &ssl->student.weights[PARAM_IBOT_HEAD],
+                           &s->ibot_acts, tensor_rows(s->d_normed, s->cls_rows, s->ibot.patches), s->d_ibot,
+                           grads, &ssl->student.hooks);
+    if (own_ibot_head && last) finish_head(ssl, &ssl->student.ibot_head);
 }
 
 static void student_backward(SslMetaArch *ssl, const SslStep *step, StudentPass *s,
@@ -199,10 +206,10 @@ static void student_backward(SslMetaArch *ssl, const SslStep *step, StudentPass 
 
     ops->zero(ops, s->pass.dx);
     ParamValues grads = sharded_gradients_view(&ssl->gradients);
-    const Weights *backbone = &ssl->student_weights[PARAM_BACKBONE];
-    vit_norm_backward(&ssl->vit, ops, backbone, &s->pass, s->rows, s->d_normed, s->stats, grads,
-                      &ssl->student_hooks);
-    vit_backward(&ssl->vit, ops, backbone, &s->pass, grads, NULL, &ssl->student_hooks);
+    const Weights *backbone = &ssl->student.weights[PARAM_BACKBONE];
+    vit_norm_backward(&ssl->student.vit, ops, backbone, &s->pass, s->rows, s->d_normed, s->stats, grads,
+                      &ssl->student.hooks);
+    vit_backward(&ssl->student.vit, ops, backbone, &s->pass, grads, NULL, &ssl->student.hooks);
 }
 
 void ssl_student_forward_backward(SslMetaArch *ssl, SslStep *step, const SslMicroBatch *micro, Arena *arena)
@@ -228,7 +235,7 @@ void ssl_student_class_tokens(SslMetaArch *ssl, SslStep *step, const SslMicroBat
      * crops that are missing here change nothing. */
     ArenaMark mark = arena_mark(arena);
     VitInput input = student_input(ssl, step, micro, false, arena);
-    VitPass pass = vit_pass(&ssl->vit, &input, arena);
+    VitPass pass = vit_pass(&ssl->student.vit, &input, arena);
     int64_t n = micro->samples * 2;
     int32_t *first_tokens;
     Tensor rows = tensor_stage_1d(arena, DTYPE_I32, n, &first_tokens),
@@ -237,8 +244,8 @@ void ssl_student_class_tokens(SslMetaArch *ssl, SslStep *step, const SslMicroBat
     for (int64_t i = 0; i < n; i++)
         first_tokens[i] = (int32_t)vit_row(&pass, 0, i);
     device_upload_staged(ssl->ops->device, arena, mark);
-    const Weights *backbone = &ssl->student_weights[PARAM_BACKBONE];
-    vit_forward(&ssl->vit, ssl->ops, backbone, &pass, &ssl->student_hooks);
-    vit_norm_forward(&ssl->vit, ssl->ops, backbone, pass.x, rows,
-                     tensor_rows(step->koleo_cls, micro->first * 2, n), stats, &ssl->student_hooks);
+    const Weights *backbone = &ssl->student.weights[PARAM_BACKBONE];
+    vit_forward(&ssl->student.vit, ssl->ops, backbone, &pass, &ssl->student.hooks);
+    vit_norm_forward(&ssl->student.vit, ssl->ops, backbone, pass.x, rows,
+                     tensor_rows(step->koleo_cls, micro->first * 2, n), stats, &ssl->student.hooks);
 }

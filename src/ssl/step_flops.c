@@ -34,15 +34,15 @@ typedef struct {
 
 static CropSet crop_set(const SslMetaArch *ssl, int64_t per_sample, int64_t side)
 {
-    double patches = (double)vit_patches(&ssl->vit, side, side);
+    double patches = (double)vit_patches(&ssl->student.vit, side, side);
     return (CropSet){.per_group = (double)(ssl->groups.group_size * per_sample),
-                     .tokens = patches + 1 + (double)ssl->vit.config.num_register_tokens,
+                     .tokens = patches + 1 + (double)ssl->student.vit.config.num_register_tokens,
                      .patches = patches};
 }
 
 static double embed(const SslMetaArch *ssl, CropSet set)
 {
-    const VitConfig *v = &ssl->vit.config;
+    const VitConfig *v = &ssl->student.vit.config;
     double inputs = VIT_IMAGE_CHANNELS * (double)(v->patch_size * v->patch_size);
     return 2 * (double)ssl->groups.groups * set.per_group * set.patches * inputs * (double)v->embed_dim;
 }
@@ -56,8 +56,8 @@ static double drop_rate(const VitConfig *v, int64_t block)
 /* Forward of all blocks over one crop set. */
 static double blocks(const SslMetaArch *ssl, CropSet set, bool drop_path)
 {
-    const VitConfig *v = &ssl->vit.config;
-    double D = (double)v->embed_dim, hidden = (double)ssl->vit.blocks[0].hidden;
+    const VitConfig *v = &ssl->student.vit.config;
+    double D = (double)v->embed_dim, hidden = (double)ssl->student.vit.blocks[0].hidden;
     double per_token = 2 * (4 * D * D + (v->swiglu ? 3 : 2) * D * hidden);
     double per_sequence = set.tokens * per_token + 4 * set.tokens * set.tokens * D, sum = 0;
     for (int64_t i = 0; i < v->depth; i++) {
@@ -87,14 +87,15 @@ static double koleo(const SslMetaArch *ssl)
     const SslGroups *g = &ssl->groups;
     double rows = (double)(g->group_size * (ssl->koleo.global_scope ? g->total_groups : 1));
     double calls = 2.0 * (double)(ssl->koleo.global_scope ? 1 : g->groups);
-    return calls * 2 * rows * rows * (double)ssl->vit.config.embed_dim;
+    return calls * 2 * rows * rows * (double)ssl->student.vit.config.embed_dim;
 }
 
 /* Both heads and their prototypes: rows through each. */
 static void add_heads(const SslMetaArch *ssl, double student, double teacher, double masked,
                       double flops[STEP_PART_COUNT])
 {
-    const DinoHead *dino = &ssl->dino_head, *ibot = ssl->shared_head ? dino : &ssl->ibot_head;
+    const DinoHead *dino = &ssl->student.dino_head,
+                   *ibot = ssl->student.shared_head ? dino : &ssl->student.ibot_head;
     if (!ssl->do_ibot) ibot = dino; /* with no rows */
     flops[STEP_TEACHER_HEADS] = head(dino, teacher) + head(ibot, masked);
     flops[STEP_STUDENT_HEADS] = head(dino, student) + head(ibot, masked);
@@ -108,7 +109,7 @@ double step_flops_count(const SslMetaArch *ssl, double masked, double flops[STEP
     memset(flops, 0, STEP_PART_COUNT * sizeof *flops);
     int64_t L = ssl->do_dino ? ssl->config->crops.local_crops_number : 0;
     double samples = (double)(ssl->groups.groups * ssl->groups.group_size);
-    CropSet global = crop_set(ssl, 2, ssl->vit.config.img_size);
+    CropSet global = crop_set(ssl, 2, ssl->student.vit.config.img_size);
     CropSet local = crop_set(ssl, L, ssl->config->crops.local_crops_size);
     if (!ssl->do_ibot) masked = 0;
 

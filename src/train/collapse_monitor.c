@@ -9,9 +9,10 @@ CollapseShares collapse_shares(const SslMetaArch *ssl, const SslFigures *f)
 {
     CollapseShares s = {0};
     double L = (double)ssl->config->crops.local_crops_number, terms = 2 + (L > 0 ? 2 * L : 1);
-    double dino_k = log((double)ssl->dino_head.config.prototypes);
-    double ibot_k =
-        ssl->do_ibot && !ssl->shared_head ? log((double)ssl->ibot_head.config.prototypes) : dino_k;
+    double dino_k = log((double)ssl->student.dino_head.config.prototypes);
+    double ibot_k = ssl->do_ibot && !ssl->student.shared_head
+                        ? log((double)ssl->student.ibot_head.config.prototypes)
+                        : dino_k;
     if (ssl->do_dino) {
         s.dino_global_share = f->dino_global_crops_loss * terms / 2 / dino_k;
         if (L > 0) s.dino_local_share = f->dino_local_crops_loss * terms / (2 * L) / dino_k;
@@ -36,7 +37,7 @@ const char *collapse_monitor_note(CollapseMonitor *m, const SslMetaArch *ssl, co
                                   const SslFigures *f)
 {
     if (!ssl->do_dino) return NULL;
-    double used = f->dino_prototypes_used * (double)ssl->dino_head.config.prototypes;
+    double used = f->dino_prototypes_used * (double)ssl->student.dino_head.config.prototypes;
     const char *uniform =
         lasted(s->dino_global_share > UNIFORM_SHARE, &m->uniform_steps,
                "collapse, uniform scores: the DINO loss stays at ln K, nothing is being learned "

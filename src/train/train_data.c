@@ -43,6 +43,7 @@ LoaderParams train_data_loader(const Config *config, const SslGroups *groups, De
                           .mask_probability = masks ? config->ibot.mask_sample_probability : 0.0,
                           .mask_ratio_min = config->ibot.mask_ratio_min_max[0],
                           .mask_ratio_max = config->ibot.mask_ratio_min_max[1],
+                          .mask_all = masks && *config->distillation.checkpoint_path,
                           .seed = (uint64_t)config->train.seed,
                           .group_size = groups->group_size,
                           .total_groups = groups->total_groups,

@@ -160,7 +160,7 @@ static Status evaluate(Loop *loop, Error *error)
     if (status != STATUS_OK) return tolerate(loop, iteration, status, "evaluation", error);
     char *path = run_folder_path(&loop->run->folder, file);
     CheckpointState checkpoint = train_state_checkpoint(state, iteration, loop->config_text);
-    status = checkpoint_save_teacher(path, &checkpoint, state->comm, error);
+    status = checkpoint_save_model_ema(path, &checkpoint, state->comm, error);
     memory_free(path);
     return tolerate(loop, iteration, status, "checkpoint", error);
 }
@@ -216,6 +216,7 @@ static void write_metrics(Loop *loop, const TrainStep *step, double iter_time, d
                  {"wd", step->schedule.weight_decay},
                  {"mom", step->schedule.momentum},
                  {"last_layer_lr", step->schedule.last_layer_lr},
+                 {"backbone_lr", step->schedule.backbone_lr},
                  {"current_batch_size", global_batch},
                  {"total_loss", f->total_loss},
                  {"dino_local_crops_loss", f->dino_local_crops_loss},

@@ -68,16 +68,21 @@ static Status resume(TrainStart *start, TrainState *state, bool allow_change, Lo
 
 Status train_start_load(TrainStart *start, TrainState *state, bool allow_change, Log *log, Error *error)
 {
-    const char *named = state->config->train.resume_from,
+    const char *named = state->config->train.resume_from, *init = state->config->train.init_from,
                *pretrained = state->config->student.pretrained_weights;
     if (start->found) {
         TRY(resume(start, state, allow_change, log, error));
         log_info(log, "resuming after iteration %lld from %s", (long long)state->iteration - 1,
                  start->checkpoint);
         if (*named && !start->named) log_info(log, "which has precedence over train.resume_from %s", named);
+        if (*init) log_info(log, "which has precedence over train.init_from %s", init);
         if (*pretrained) log_info(log, "which has precedence over student.pretrained_weights %s", pretrained);
         return STATUS_OK;
     }
+    if (*init && *pretrained)
+        return status_fail(error, STATUS_INPUT,
+                           "train.init_from and student.pretrained_weights are both set: which one is it?");
+    if (*init) return train_state_init_from(state, init, log, error);
     if (*pretrained) {
         TRY(train_state_load_pretrained(state, pretrained, error));
         log_info(

@@ -31,8 +31,8 @@ Status train_start_find(TrainStart *start, Config *config, bool resume, Comm *co
 /* Fills the state, which train_state_init has made: from the checkpoint that was found, unless its
  * configuration forbids it (allow_change: whatever its configuration); if its bytes are damaged, from the
  * newest whole one below it, with a warning (a named one has none below it); else, for a fresh start, the
- * backbones from student.pretrained_weights where given. One log line says which. STATUS_INPUT naming what
- * does not fit. Collective over COMM. */
+ * weights of train.init_from or the backbones of student.pretrained_weights where given. One log line says
+ * which. STATUS_INPUT naming what does not fit. Collective over COMM. */
 Status train_start_load(TrainStart *start, TrainState *state, bool allow_change, Log *log, Error *error);
 
 #endif

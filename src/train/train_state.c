@@ -6,7 +6,6 @@
 #include "data/pixel_levels.h"
 #include "ops/ops_options.h"
 #include "optim/param_groups.h"
-#include "run/version.h"
 
 #include <limits.h>
 #include <math.h>
@@ -29,16 +28,6 @@ static float *device_floats(Device *device, int64_t count)
     return count > 0 ? device_alloc(device, (size_t)count * sizeof(float)) : NULL;
 }
 
-/* Prototypes of the heads whose teacher is centred; 0 elsewhere. */
-static void center_counts(const TrainState *state, int64_t *dino, int64_t *ibot)
-{
-    const SslMetaArch *ssl = &state->ssl;
-    bool centering = state->config->train.centering == CONFIG_CENTERING_CENTERING;
-    int64_t K = ssl->dino_head.config.prototypes;
-    *dino = centering && ssl->do_dino ? K : 0;
-    *ibot = centering && ssl->do_ibot ? (ssl->shared_head ? K : ssl->ibot_head.config.prototypes) : 0;
-}
-
 static int64_t value_count(const TrainState *state)
 {
     return state->ssl.layout.count + CONTROL_COUNT + state->optimizer.segments.count;
@@ -48,7 +37,7 @@ static void prepare_memory(TrainState *state)
 {
     Device *device = state->device;
     int64_t dino, ibot;
-    center_counts(state, &dino, &ibot);
+    ssl_meta_arch_center_counts(&state->ssl, &dino, &ibot);
     state->dino_center_before = device_floats(device, dino);
     state->ibot_center_before = device_floats(device, ibot);
     for (int i = 0; i < TRAIN_SUBMISSIONS; i++) {
@@ -56,16 +45,38 @@ static void prepare_memory(TrainState *state)
         state->submissions[i].done = device_event_create(device);
     }
     if (device_kind(device) == DEVICE_CPU && !state->config->checkpoint.async) return;
-    size_t bytes = (size_t)state->ssl.map.count * sizeof(float);
+    size_t bytes = (size_t)state->ssl.student.map.count * sizeof(float);
     TrainMirror *m = &state->mirror;
-    float **flats[] = {&m->student, &m->teacher, &m->exp_avg, &m->exp_avg_sq};
+    float **flats[] = {&m->student, &m->model_ema, &m->exp_avg, &m->exp_avg_sq};
     for (int i = 0; i < 4; i++)
         *flats[i] = device_alloc_host(device, bytes);
     if (dino > 0) m->dino_center = device_alloc_host(device, (size_t)dino * sizeof(float));
     if (ibot > 0) m->ibot_center = device_alloc_host(device, (size_t)ibot * sizeof(float));
 }
 
-Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *device, int threads,
+/* The networks, with initial weights, and with the teacher's where there is a frozen one. */
+static Status make_networks(TrainState *state, Log *log, int threads, Error *error)
+{
+    Config *config = state->config;
+    const Config *frozen = NULL;
+    if (*config->distillation.checkpoint_path) {
+        TRY(train_teacher_open(&state->teacher, config, state->comm, log, error));
+        frozen = &state->teacher.config;
+    }
+    OpsLimits limits = ssl_ops_limits(config, frozen, &state->groups);
+    OpsOptions options;
+    TRY(comm_agree(state->comm, ops_options_from(&options, config, state->device, threads, error), error));
+    state->ops = ops_create(state->device, &limits, &options);
+    state->ops->moving = state->ranks.modules[PARAM_BACKBONE].parts;
+    PixelNorm norm = pixel_levels_imagenet();
+    ssl_meta_arch_init(&state->ssl, config, frozen, &state->groups, &norm, state->ops, &state->ranks);
+    param_groups_assign(&state->ssl.student.table, state->ssl.student.vit.config.depth,
+                        config->optim.layerwise_decay, config->optim.patch_embed_lr_mult);
+    ssl_meta_arch_initialise(&state->ssl, (uint64_t)config->train.seed);
+    return frozen ? train_teacher_load(&state->teacher, &state->ssl, state->comm, error) : STATUS_OK;
+}
+
+Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *device, int threads, Log *log,
                         Error *error)
 {
     *state =
@@ -73,18 +84,8 @@ Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *d
     TRY(ssl_groups_deal(&state->groups, config, comm_rank(comm), comm_size(comm), error));
     config->train.global_batch_size = state->groups.total_groups * state->groups.group_size;
     TRY(fsdp_ranks_init(&state->ranks, config, comm, device, error));
-
-    OpsLimits limits = ssl_ops_limits(config, &state->groups);
-    OpsOptions options;
-    TRY(comm_agree(comm, ops_options_from(&options, config, device, threads, error), error));
-    state->ops = ops_create(device, &limits, &options);
-    state->ops->moving = state->ranks.modules[PARAM_BACKBONE].parts;
-    PixelNorm norm = pixel_levels_imagenet();
-    ssl_meta_arch_init(&state->ssl, config, &state->groups, &norm, state->ops, &state->ranks);
-    param_groups_assign(&state->ssl.table, state->ssl.vit.config.depth, config->optim.layerwise_decay,
-                        config->optim.patch_embed_lr_mult);
-    ssl_meta_arch_initialise(&state->ssl, (uint64_t)config->train.seed);
-    adamw_optimizer_init(&state->optimizer, &state->ssl.map, comm, device, config->optim.adamw_beta1,
+    TRY(make_networks(state, log, threads, error));
+    adamw_optimizer_init(&state->optimizer, &state->ssl.student.map, comm, device, config->optim.adamw_beta1,
                          config->optim.adamw_beta2);
     prepare_memory(state);
     device_download(device, state->control, state->ssl.control.data, sizeof state->control);
@@ -97,6 +98,7 @@ Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *d
 
 void train_state_fini(TrainState *state)
 {
+    if (state->config && *state->config->distillation.checkpoint_path) train_teacher_fini(&state->teacher);
     if (!state->ops) {
         fsdp_ranks_fini(&state->ranks);
         return;
@@ -106,7 +108,7 @@ void train_state_fini(TrainState *state)
     device_free(device, state->dino_center_before);
     device_free(device, state->ibot_center_before);
     TrainMirror *m = &state->mirror;
-    float *mirrored[] = {m->student, m->teacher, m->exp_avg, m->exp_avg_sq, m->dino_center, m->ibot_center};
+    float *mirrored[] = {m->student, m->model_ema, m->exp_avg, m->exp_avg_sq, m->dino_center, m->ibot_center};
     for (size_t i = 0; i < sizeof mirrored / sizeof *mirrored; i++)
         device_free_host(device, mirrored[i]);
     for (int i = 0; i < TRAIN_SUBMISSIONS; i++) {
@@ -132,7 +134,7 @@ static const char *first_bad_loss(const SslFigures *f)
 /* The first parameter, in table order, whose squared norm is not finite. squares: by segment. */
 static const Param *first_bad(const TrainState *state, const double *squares)
 {
-    const ShardMap *map = &state->ssl.map;
+    const ShardMap *map = &state->ssl.student.map;
     int first = INT_MAX;
     for (int s = 0; s < map->table->count; s++)
         if (!isfinite(squares[s]) && map->order[s] < first) first = map->order[s];
@@ -160,8 +162,9 @@ static Status describe_bad_step(const TrainState *state, const TrainStep *step,
     const struct {
         const char *name;
         const Param *bad;
-    } kinds[] = {{"student weight", first_bad_weight(state, state->ssl.student)},
-                 {"teacher weight", first_bad_weight(state, state->ssl.teacher)},
+    } kinds[] = {{"student weight", first_bad_weight(state, state->ssl.student.local)},
+                 {state->ssl.distilled ? "moving average of" : "teacher weight",
+                  first_bad_weight(state, state->ssl.model_ema->local)},
                  {"gradient of", first_bad(state, gradient_squares)}};
     char tensor[160] = "none among weights and gradients";
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -179,7 +182,7 @@ static Status describe_bad_step(const TrainState *state, const TrainStep *step,
 static void keep_centers(TrainState *state)
 {
     int64_t dino, ibot;
-    center_counts(state, &dino, &ibot);
+    ssl_meta_arch_center_counts(&state->ssl, &dino, &ibot);
     device_copy(state->device, state->dino_center_before, state->ssl.dino_center,
                 (size_t)dino * sizeof(float));
     device_copy(state->device, state->ibot_center_before, state->ssl.ibot_center,
@@ -191,7 +194,7 @@ static void take_centers_back(TrainState *state)
     const Ops *ops = state->ops;
     const SslMetaArch *ssl = &state->ssl;
     int64_t dino, ibot;
-    center_counts(state, &dino, &ibot);
+    ssl_meta_arch_center_counts(&state->ssl, &dino, &ibot);
     if (dino > 0)
         ops->take_back(ops, tensor_1d(ssl->dino_center, DTYPE_F32, dino),
                        tensor_1d(state->dino_center_before, DTYPE_F32, dino), ssl->control);
@@ -224,10 +227,10 @@ void train_state_submit(TrainState *state, const Batch *batch)
     s->step = (TrainStep){.iteration = state->iteration, .schedule = update.schedule};
     keep_centers(state);
     ssl_meta_arch_forward_backward(ssl, batch, update.schedule.teacher_temp);
-    adamw_optimizer_step(&state->optimizer, state->ops, ssl->student, ssl->gradients.local, ssl->control,
-                         tensor_rows(ssl->figures, 0, ssl->layout.dino_entropy), &update);
+    adamw_optimizer_step(&state->optimizer, state->ops, ssl->student.local, ssl->gradients.local,
+                         ssl->control, tensor_rows(ssl->figures, 0, ssl->layout.dino_entropy), &update);
     take_centers_back(state);
-    ssl_meta_arch_update_teacher(ssl, update.schedule.momentum);
+    ssl_meta_arch_update_ema(ssl, update.schedule.momentum);
     ssl_meta_arch_refresh(ssl);
     fetch_values(state, s);
     state->iteration++;
@@ -261,206 +264,6 @@ Status train_state_finish(TrainState *state, bool all, TrainStep *step, bool *re
     return STATUS_OK;
 }
 
-static const char *arch_name(ConfigArch arch)
-{
-    static const char *const names[] = {[CONFIG_ARCH_VIT_SMALL] = "vit_small",
-                                        [CONFIG_ARCH_VIT_BASE] = "vit_base",
-                                        [CONFIG_ARCH_VIT_LARGE] = "vit_large",
-                                        [CONFIG_ARCH_VIT_GIANT2] = "vit_giant2",
-                                        [CONFIG_ARCH_VIT_CUSTOM] = "vit_custom"};
-    return names[arch];
-}
-
-static bool has_mirror(const TrainState *state)
-{
-    return state->mirror.student != NULL;
-}
-
-/* Where a checkpoint's tensors lie in host memory: in the mirror, or where they are computed. */
-static CheckpointState host_tensors(TrainState *state)
-{
-    SslMetaArch *ssl = &state->ssl;
-    const TrainMirror *m = &state->mirror;
-    bool host = !has_mirror(state);
-    CheckpointState s = {.map = &ssl->map,
-                         .student = host ? ssl->student : m->student,
-                         .teacher = host ? ssl->teacher : m->teacher,
-                         .exp_avg = host ? state->optimizer.exp_avg : m->exp_avg,
-                         .exp_avg_sq = host ? state->optimizer.exp_avg_sq : m->exp_avg_sq};
-    center_counts(state, &s.dino_center_count, &s.ibot_center_count);
-    if (s.dino_center_count > 0) s.dino_center = host ? ssl->dino_center : m->dino_center;
-    if (s.ibot_center_count > 0) s.ibot_center = host ? ssl->ibot_center : m->ibot_center;
-    return s;
-}
-
-/* Between the device and the mirror; nothing to do where there is none. */
-static void copy_mirror(TrainState *state, bool to_device)
-{
-    if (!has_mirror(state)) return;
-    const SslMetaArch *ssl = &state->ssl;
-    const TrainMirror *m = &state->mirror;
-    int64_t part = ssl->map.count, dino, ibot;
-    center_counts(state, &dino, &ibot);
-    const struct {
-        float *device, *host;
-        int64_t count;
-    } pairs[] = {{ssl->student, m->student, part},
-                 {ssl->teacher, m->teacher, part},
-                 {state->optimizer.exp_avg, m->exp_avg, part},
-                 {state->optimizer.exp_avg_sq, m->exp_avg_sq, part},
-                 {ssl->dino_center, m->dino_center, dino},
-                 {ssl->ibot_center, m->ibot_center, ibot}};
-    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
-        size_t bytes = (size_t)pairs[i].count * sizeof(float);
-        if (to_device)
-            device_upload(state->device, pairs[i].device, pairs[i].host, bytes);
-        else
-            device_download(state->device, pairs[i].host, pairs[i].device, bytes);
-    }
-    device_finish(state->device);
-}
-
-CheckpointState train_state_checkpoint(TrainState *state, int64_t iteration, char *config_text)
-{
-    CHECK(state->finished == state->iteration);
-    const Config *c = state->config;
-    const VitConfig *v = &state->ssl.vit.config;
-    CheckpointState s = host_tensors(state);
-    copy_mirror(state, false);
-    s.meta = (CheckpointMeta){.iteration = iteration,
-                              .optimizer_step = (int64_t)state->control[CONTROL_STEPS],
-                              .loss_scale = state->control[CONTROL_LOSS_SCALE],
-                              .loss_scale_good_steps = (int64_t)state->control[CONTROL_GROWTH],
-                              .bad_steps = state->bad_steps,
-                              .global_batch_size = c->train.global_batch_size,
-                              .samples_seen = (iteration + 1) * c->train.global_batch_size,
-                              .seed = c->train.seed,
-                              .config = config_text,
-                              .embed_dim = v->embed_dim,
-                              .patch_size = v->patch_size,
-                              .n_registers = v->num_register_tokens,
-                              .block_chunks = v->block_chunks,
-                              .global_crops_size = c->crops.global_crops_size,
-                              .local_crops_size = c->crops.local_crops_size};
-    PixelNorm norm = pixel_levels_imagenet();
-    for (int i = 0; i < 3; i++) {
-        s.meta.mean[i] = norm.mean[i];
-        s.meta.std[i] = norm.std[i];
-    }
-    snprintf(s.meta.arch, sizeof s.meta.arch, "%s", arch_name(c->student.arch));
-    snprintf(s.meta.version, sizeof s.meta.version, "%s", version_number());
-    return s;
-}
-
-/* Pictures here are normalised as ImageNet's; weights that are used to others would not notice. */
-static Status check_norm(const CheckpointMeta *meta, const char *path, Error *error)
-{
-    PixelNorm ours = pixel_levels_imagenet(), theirs = pixel_levels_norm(meta->mean, meta->std);
-    for (int c = 0; c < 3; c++)
-        if (ours.mean[c] != theirs.mean[c] || ours.std[c] != theirs.std[c])
-            return status_fail(error, STATUS_INPUT,
-                               "%s: its pictures were normalised by another mean and std than training does",
-                               path);
-    return STATUS_OK;
-}
-
-/* Whether the run may go on under this configuration. */
-static Status check_saved_config(const TrainState *state, const CheckpointMeta *meta, const char *path,
-                                 bool allow_change, Error *error)
-{
-    TRY(check_norm(meta, path, error));
-    if (allow_change) return STATUS_OK;
-    Config saved;
-    config_init(&saved);
-    Status status = config_load_text(&saved, path, meta->config, strlen(meta->config), error);
-    if (status == STATUS_OK) status = config_diff_check_resume(&saved, state->config, error);
-    config_fini(&saved);
-    return status == STATUS_OK ? STATUS_OK : status_prefix(error, status, "%s", path);
-}
-
-Status train_state_resume(TrainState *state, const char *path, bool allow_change, bool *damaged, Error *error)
-{
-    *damaged = false;
-    CheckpointMeta meta = {0};
-    TRY(checkpoint_read_meta(path, &meta, state->comm, error));
-    Status status =
-        comm_agree(state->comm, check_saved_config(state, &meta, path, allow_change, error), error);
-    checkpoint_meta_fini(&meta);
-    TRY(status);
-
-    CheckpointState saved = host_tensors(state);
-    status = checkpoint_load(path, &saved, state->comm, error);
-    *damaged = saved.damaged;
-    TRY(status);
-    copy_mirror(state, true);
-    state->iteration = state->finished = saved.meta.iteration + 1;
-    state->control[CONTROL_STEPS] = (double)saved.meta.optimizer_step;
-    if (state->ssl.scaled) {
-        state->control[CONTROL_LOSS_SCALE] = saved.meta.loss_scale;
-        state->control[CONTROL_GROWTH] = (double)saved.meta.loss_scale_good_steps;
-    }
-    device_upload(state->device, state->ssl.control.data, state->control, sizeof state->control);
-    state->bad_steps = saved.meta.bad_steps;
-    checkpoint_meta_fini(&saved.meta);
-    ssl_meta_arch_refresh(&state->ssl);
-    return STATUS_OK;
-}
-
-/* Recognised by the name, for a better answer than "not an HDF5 file". */
-static Status check_format(const char *path, Error *error)
-{
-    static const char *const others[] = {".safetensors", ".pth", ".pt", ".bin"};
-    size_t length = strlen(path);
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
-        size_t ending = strlen(others[i]);
-        if (length > ending && strcmp(path + length - ending, others[i]) == 0)
-            return status_fail(error, STATUS_INPUT,
-                               "student.pretrained_weights: %s: expected an HDF5 checkpoint of this program, "
-                               "not a %s file%s",
-                               path, others[i], i == 0 ? "; `dinobatch convert` makes one of it" : "");
-    }
-    return STATUS_OK;
-}
-
-/* What the shapes of the weights do not tell. */
-static Status check_pretrained(const TrainState *state, const CheckpointMeta *meta, const char *path,
-                               Error *error)
-{
-    Config saved;
-    config_init(&saved);
-    Status status = config_load_text(&saved, path, meta->config, strlen(meta->config), error);
-    int64_t theirs = ssl_vit_config(&saved).num_heads, ours = state->ssl.vit.config.num_heads;
-    if (status == STATUS_OK && theirs != ours)
-        status = status_fail(error, STATUS_INPUT, "%s: another architecture: %lld heads there, %lld here",
-                             path, (long long)theirs, (long long)ours);
-    config_fini(&saved);
-    return status == STATUS_OK ? check_norm(meta, path, error) : status;
-}
-
-static Status load_pretrained(TrainState *state, const char *path, float *backbone, Error *error)
-{
-    CheckpointMeta meta = {0};
-    TRY(checkpoint_read_meta(path, &meta, state->comm, error));
-    Status status = comm_agree(state->comm, check_pretrained(state, &meta, path, error), error);
-    checkpoint_meta_fini(&meta);
-    TRY(status);
-    return checkpoint_load_backbone(path, CHECKPOINT_TEACHER, &state->ssl.map, backbone, state->comm, error);
-}
-
-Status train_state_load_pretrained(TrainState *state, const char *path, Error *error)
-{
-    SslMetaArch *ssl = &state->ssl;
-    TRY(check_format(path, error)); /* the same on all ranks */
-    copy_mirror(state, false);
-    CheckpointState host = host_tensors(state);
-    Status status = load_pretrained(state, path, host.student, error);
-    if (status != STATUS_OK) return status_prefix(error, status, "student.pretrained_weights");
-    memcpy(host.teacher, host.student, (size_t)ssl->map.count * sizeof *host.teacher);
-    copy_mirror(state, true);
-    ssl_meta_arch_refresh(ssl);
-    return STATUS_OK;
-}
-
 /* "backbone bf16, dino_head fp32 (fp16 asked), ..." */
 static void describe_precision(const ConfigPrecisions *asked, const Weights *weights, char *text, size_t size)
 {
@@ -483,9 +286,9 @@ void train_state_log_precision(const TrainState *state, Log *log)
 {
     char student[160], teacher[160];
     const SslMetaArch *ssl = &state->ssl;
-    describe_precision(&state->config->compute_precision.student, ssl->student_weights, student,
+    describe_precision(&state->config->compute_precision.student, ssl->student.weights, student,
                        sizeof student);
-    describe_precision(&state->config->compute_precision.teacher, ssl->teacher_weights, teacher,
+    describe_precision(&state->config->compute_precision.teacher, ssl->teacher.weights, teacher,
                        sizeof teacher);
     log_info(log, "products: student %s; teacher %s; everything else in fp32", student, teacher);
     if (comm_size(state->comm) == 1) return;
@@ -498,15 +301,18 @@ void train_state_log_precision(const TrainState *state, Log *log)
 void train_state_log_memory(const TrainState *state, size_t batch_bytes, Log *log)
 {
     const SslMetaArch *ssl = &state->ssl;
-    const double mib = 1048576.0, part = (double)ssl->map.count * sizeof(float) / mib;
-    log_info(
-        log,
-        "memory of a rank, MiB: weights of student and teacher %.1f, gradients %.1f, AdamW moments "
-        "%.1f, copies for computing %.1f, gradients under way %.1f",
-        2 * part, part, 2 * part,
-        (double)(sharded_weights_bytes(&ssl->student_copies) + sharded_weights_bytes(&ssl->teacher_copies)) /
-            mib,
-        (double)ssl->gradients.bytes / mib);
+    double copies =
+        (double)(sharded_weights_bytes(&ssl->student.copies) + sharded_weights_bytes(&ssl->teacher.copies));
+    if (ssl->distilled) copies += (double)sharded_weights_bytes(&ssl->spare.copies);
+    const double mib = 1048576.0, part = (double)ssl->student.map.count * sizeof(float) / mib;
+    log_info(log,
+             "memory of a rank, MiB: weights of student and %s %.1f, gradients %.1f, AdamW moments "
+             "%.1f, copies for computing %.1f, gradients under way %.1f",
+             ssl->distilled ? "moving average" : "teacher", 2 * part, part, 2 * part, copies / mib,
+             (double)ssl->gradients.bytes / mib);
+    if (ssl->distilled)
+        log_info(log, "memory of a rank, MiB: weights of the frozen teacher %.1f",
+                 (double)ssl->teacher.map.count * sizeof(float) / mib);
     log_info(log, "memory of a rank, MiB: step %.1f, scratch of operations %.1f, batches %.1f",
              (double)ssl->step.capacity / 1048576.0, (double)state->ops->scratch->capacity / 1048576.0,
              (double)batch_bytes / 1048576.0);

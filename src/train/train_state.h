@@ -15,6 +15,7 @@
 #include "optim/adamw_optimizer.h"
 #include "optim/cosine_schedule.h"
 #include "ssl/ssl_meta_arch.h"
+#include "train/train_teacher.h"
 
 /* What one step says about itself; the same on all ranks. */
 typedef struct {
@@ -39,7 +40,7 @@ enum { TRAIN_SUBMISSIONS = 2 }; /* steps that can be under way */
 /* Host copies of this rank's part of what a checkpoint holds, where the device has memory of its own or
  * checkpoints are written while training goes on (checkpoint.async); else all NULL. Owned. */
 typedef struct {
-    float *student, *teacher, *exp_avg, *exp_avg_sq, *dino_center, *ibot_center;
+    float *student, *model_ema, *exp_avg, *exp_avg_sq, *dino_center, *ibot_center;
 } TrainMirror;
 
 typedef struct {
@@ -50,6 +51,7 @@ typedef struct {
     FsdpRanks ranks;
     Ops *ops; /* owned */
     SslMetaArch ssl;
+    TrainTeacher teacher; /* of a distillation; else unused */
     AdamwOptimizer optimizer;
     TrainSchedules schedules;
     double peak_lr;
@@ -70,10 +72,11 @@ typedef struct {
 int train_state_threads(const Config *config, int ranks_on_node);
 
 /* Deals groups and parts of weights, builds the networks with initial weights and plans memory. Writes the
- * resolved global batch into config->train.global_batch_size. STATUS_INPUT where groups, nodes or devices do
- * not suit the configuration. Own storage, released by train_state_fini (also after a failure). Collective
- * over COMM; the outcome is the same on all ranks. */
-Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *device, int threads,
+ * resolved global batch into config->train.global_batch_size. With distillation.checkpoint_path the frozen
+ * teacher is loaded, too; warnings about its folder go to `log` (NULL: nowhere). STATUS_INPUT where groups,
+ * nodes, devices or the teacher do not suit the configuration. Own storage, released by train_state_fini
+ * (also after a failure). Collective over COMM; the outcome is the same on all ranks. */
+Status train_state_init(TrainState *state, Config *config, Comm *comm, Device *device, int threads, Log *log,
                         Error *error);
 void train_state_fini(TrainState *state);
 
@@ -95,16 +98,23 @@ Status train_state_finish(TrainState *state, bool all, TrainStep *step, bool *re
 CheckpointState train_state_checkpoint(TrainState *state, int64_t iteration, char *config_text);
 
 /* Continues from a checkpoint: weights, moments, centres, counters. Keys of the saved configuration that must
- * not differ do not, unless allow_change. STATUS_INPUT naming what is wrong. *damaged: the file's bytes are,
- * and nothing else is wrong; the state is then to be filled from another. Collective over COMM. */
+ * not differ do not, and a frozen teacher's weights are the same, unless allow_change. STATUS_INPUT naming
+ * what is wrong. *damaged: the file's bytes are, and nothing else is wrong; the state is then to be filled
+ * from another. Collective over COMM. */
 Status train_state_resume(TrainState *state, const char *path, bool allow_change, bool *damaged,
                           Error *error);
 
 /* A fresh start from other weights: the teacher's backbone in that checkpoint becomes the backbone of student
- * and teacher; heads, moments and counters stay. STATUS_INPUT naming file and tensor when it does not fit in
- * every tensor, the grid of the position embedding included. Collective over COMM.
- * DEVIATION: the reference loads what fits and keeps quiet about the rest (strict=False). */
+ * and moving average; heads, moments and counters stay. STATUS_INPUT naming file and tensor when it does not
+ * fit in every tensor, the grid of the position embedding included. Collective over COMM. DEVIATION: the
+ * reference loads what fits and keeps quiet about the rest (strict=False). */
 Status train_state_load_pretrained(TrainState *state, const char *path, Error *error);
+
+/* A fresh start from another training, at other sizes of crops, too: student and moving average are those of
+ * the checkpoint that `path` means (of its moving average both, where it holds no student), with its heads or
+ * the initial ones (train.init_heads), position embeddings resampled; moments, centres and counters stay. Log
+ * lines say what was done. STATUS_INPUT naming file and tensor that does not fit. Collective over COMM. */
+Status train_state_init_from(TrainState *state, const char *path, Log *log, Error *error);
 
 /* The types that products and sums over ranks are really made in, beside those that the configuration asks
  * for (a CPU computes fp16 in fp32, and bf16 too where the processor does not multiply it). */

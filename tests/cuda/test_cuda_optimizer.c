@@ -10,7 +10,7 @@ enum { SEGMENTS = 40 };
 
 /* OpsSegments on both sides, of lengths 0 to `longest` with gaps between some of them. */
 typedef struct {
-    TwinTensor bounds, module, last_layer, lr_multiplier, wd_multiplier;
+    TwinTensor bounds, module, rate, lr_multiplier, wd_multiplier;
     OpsSegments on[2];
     int64_t n; /* elements of the flat vector: some lie behind the last segment */
 } Segments;
@@ -26,7 +26,7 @@ static Segments segments_of(Twin *twin, int64_t count, int64_t longest)
     }
     Segments all = {.bounds = twin_i64(twin, count, 2, bounds),
                     .module = twin_integers(twin, count, 0, OPS_MODULES - 1),
-                    .last_layer = twin_integers(twin, count, 0, 1),
+                    .rate = twin_integers(twin, count, 0, OPS_RATES - 1),
                     .lr_multiplier = twin_uniform_1d(twin, DTYPE_F64, count, 0.1, 1.0),
                     .wd_multiplier = twin_uniform_1d(twin, DTYPE_F64, count, 0.0, 1.0),
                     .n = at + 5};
@@ -34,7 +34,7 @@ static Segments segments_of(Twin *twin, int64_t count, int64_t longest)
         all.on[side] = (OpsSegments){.count = count,
                                      .bounds = all.bounds.on[side],
                                      .module = all.module.on[side],
-                                     .last_layer = all.last_layer.on[side],
+                                     .rate = all.rate.on[side],
                                      .lr_multiplier = all.lr_multiplier.on[side],
                                      .wd_multiplier = all.wd_multiplier.on[side]};
     memory_free(bounds);
@@ -162,8 +162,7 @@ static void adamw(Twin *twin, const State *s, const Segments *segments, TwinSide
                                        .grads = s->grads.on[side],
                                        .segments = segments->on[side],
                                        .control = s->control.on[side],
-                                       .lr = 1e-3,
-                                       .last_layer_lr = 2e-4,
+                                       .lr = {1e-3, 2e-4, 5e-4},
                                        .weight_decay = 0.04,
                                        .beta1 = 0.9,
                                        .beta2 = 0.999,

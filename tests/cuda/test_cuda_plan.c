@@ -35,8 +35,9 @@ Test(cuda_plan, counts_the_bytes_that_a_training_allocates)
         cr_assert_eq(device_open(&device, DEVICE_CUDA, 0, &error), STATUS_OK, "%s", error.text);
         size_t before = device_memory_used(device);
         OpsLimits limits;
-        cr_assert_eq(train_state_init(&state, &config, comm, device, 1, &error), STATUS_OK, "%s", error.text);
-        limits = ssl_ops_limits(&config, &state.groups);
+        cr_assert_eq(train_state_init(&state, &config, comm, device, 1, NULL, &error), STATUS_OK, "%s",
+                     error.text);
+        limits = ssl_ops_limits(&config, NULL, &state.groups);
         Ops *alone = ops_create(device, &limits, &(OpsOptions){.threads = 1});
         size_t both = device_memory_used(device);
         ops_destroy(alone);

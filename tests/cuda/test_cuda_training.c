@@ -61,11 +61,11 @@ static void begin(Training *t, DeviceKind kind, const char *overrides)
     *t = (Training){.comm = comm_self_create()};
     ssl_support_config(&t->config, words);
     cr_assert_eq(device_open(&t->device, kind, 0, &error), STATUS_OK, "%s", error.text);
-    cr_assert_eq(train_state_init(&t->state, &t->config, t->comm, t->device, 1, &error), STATUS_OK, "%s",
-                 error.text);
+    cr_assert_eq(train_state_init(&t->state, &t->config, t->comm, t->device, 1, NULL, &error), STATUS_OK,
+                 "%s", error.text);
     for (int i = 0; i < TRAIN_SUBMISSIONS; i++)
         t->batches[i] = ssl_support_batch(&t->config, &t->state.groups, DTYPE_U8, t->device);
-    int64_t n = t->state.ssl.table.flat_count;
+    int64_t n = t->state.ssl.student.table.flat_count;
     t->initial = memory_alloc_array((size_t)n, sizeof *t->initial);
     memcpy(t->initial, train_state_checkpoint(&t->state, 0, NULL).student, (size_t)n * sizeof *t->initial);
 }
@@ -158,7 +158,7 @@ static double weights_differ(Training *a, Training *b, char name[160])
     const struct {
         const char *role;
         const float *a, *b;
-    } roles[] = {{"student", x.student, y.student}, {"teacher", x.teacher, y.teacher}};
+    } roles[] = {{"student", x.student, y.student}, {"teacher", x.model_ema, y.model_ema}};
     double worst = 0;
     cr_assert_eq(memcmp(a->initial, b->initial, (size_t)x.map->count * sizeof(float)), 0);
     for (int r = 0; r < 2; r++)
@@ -207,7 +207,7 @@ static bool same_bits(Training *a, Training *b)
     const struct {
         const float *a, *b;
         size_t count;
-    } parts[] = {{x.student, y.student, flat},         {x.teacher, y.teacher, flat},
+    } parts[] = {{x.student, y.student, flat},         {x.model_ema, y.model_ema, flat},
                  {x.exp_avg, y.exp_avg, flat},         {x.exp_avg_sq, y.exp_avg_sq, flat},
                  {x.dino_center, y.dino_center, dino}, {x.ibot_center, y.ibot_center, ibot}};
     bool same = a->state.control[CONTROL_STEPS] == b->state.control[CONTROL_STEPS];
@@ -327,7 +327,7 @@ Test(cuda_training, attention_kernels_that_the_device_lacks_are_refused)
         cr_assert_eq(device_open(&t.device, kinds[i], 0, &error), STATUS_OK, "%s", error.text);
         int architecture = device_architecture(t.device);
         bool works = architecture == 0 || architecture == 90;
-        Status status = train_state_init(&t.state, &t.config, t.comm, t.device, 1, &error);
+        Status status = train_state_init(&t.state, &t.config, t.comm, t.device, 1, NULL, &error);
         cr_expect_eq(status, works ? STATUS_OK : STATUS_INPUT, "%s", error.text);
         cr_expect(works || strstr(error.text, "compute.attention: sm90 needs"), "%s", error.text);
         train_state_fini(&t.state);
@@ -452,8 +452,8 @@ static FeatureRows features(Training *t, const DataSet *set, FeatureKind kind)
 {
     Error error = {0};
     Log log = log_create(1);
-    FeatureBackbone backbone = {.vit = &t->state.ssl.vit,
-                                .weights = &t->state.ssl.teacher_weights[PARAM_BACKBONE],
+    FeatureBackbone backbone = {.vit = &t->state.ssl.student.vit,
+                                .weights = &t->state.ssl.teacher.weights[PARAM_BACKBONE],
                                 .levels = t->state.ssl.levels};
     FeatureExtractor extractor = {.kind = kind,
                                   .grid = {.blocks = 1, .side = 2},
@@ -498,8 +498,8 @@ static Tokens patch_tokens(Training *t, const DataSet *set)
     ImageViews views;
     FeatureStreamResult result;
     cr_assert_eq(image_views_parse(&views, "crop:0.6:1", &error), STATUS_OK);
-    FeatureBackbone backbone = {.vit = &t->state.ssl.vit,
-                                .weights = &t->state.ssl.teacher_weights[PARAM_BACKBONE],
+    FeatureBackbone backbone = {.vit = &t->state.ssl.student.vit,
+                                .weights = &t->state.ssl.teacher.weights[PARAM_BACKBONE],
                                 .levels = t->state.ssl.levels};
     FeatureExtractor extractor = {.kind = FEATURE_PATCHES,
                                   .patches = true,
@@ -508,7 +508,7 @@ static Tokens patch_tokens(Training *t, const DataSet *set)
                                   .backbone = &backbone,
                                   .log = &log,
                                   .what = "patch tokens"};
-    Tokens all = {.width = t->state.ssl.vit.config.embed_dim};
+    Tokens all = {.width = t->state.ssl.student.vit.config.embed_dim};
     OpsLimits limits = feature_extractor_limits(&extractor);
     Ops *ops = ops_create(t->device, &limits, &(OpsOptions){.threads = 1});
     cr_assert_eq(feature_stream_run(&extractor, ops, t->comm, set, take_tokens, &all, &result, &error),
@@ -524,10 +524,10 @@ enum { LOOKED_AT = 256 };
  */
 static int64_t attention(Training *t, float *out)
 {
-    FeatureBackbone backbone = {.vit = &t->state.ssl.vit,
-                                .weights = &t->state.ssl.teacher_weights[PARAM_BACKBONE],
+    FeatureBackbone backbone = {.vit = &t->state.ssl.student.vit,
+                                .weights = &t->state.ssl.teacher.weights[PARAM_BACKBONE],
                                 .levels = t->state.ssl.levels};
-    const VitConfig *config = &t->state.ssl.vit.config;
+    const VitConfig *config = &t->state.ssl.student.vit.config;
     int64_t height = 2 * config->patch_size, width = 3 * config->patch_size;
     int64_t n = config->num_heads * (1 + config->num_register_tokens + 6);
     uint8_t *image = memory_alloc((size_t)(3 * height * width));

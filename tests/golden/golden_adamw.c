@@ -29,7 +29,7 @@ typedef struct {
     int count;
     int64_t flat_count;
     int64_t bounds[2 * MAX_PARAMS];
-    int32_t module[MAX_PARAMS], last_layer[MAX_PARAMS];
+    int32_t module[MAX_PARAMS], rate[MAX_PARAMS];
     double lr_multiplier[MAX_PARAMS], wd_multiplier[MAX_PARAMS];
     float *value, *exp_avg, *exp_avg_sq, *grads; /* [flat_count] owned */
 } AdamwCase;
@@ -49,7 +49,7 @@ static void add_param(AdamwCase *c, int module, const char *name)
     c->module[c->count] = module;
     c->lr_multiplier[c->count] = multipliers[0];
     c->wd_multiplier[c->count] = multipliers[1];
-    c->last_layer[c->count++] = multipliers[2] != 0.0;
+    c->rate[c->count++] = multipliers[2] != 0.0 ? OPS_RATE_LAST_LAYER : OPS_RATE_OTHER;
 }
 
 /* From PATH/NAME of every parameter into a flat vector. */
@@ -92,7 +92,7 @@ static OpsSegments segments_of(AdamwCase *c)
     return (OpsSegments){.count = c->count,
                          .bounds = tensor_1d(c->bounds, DTYPE_I64, 2 * c->count),
                          .module = tensor_1d(c->module, DTYPE_I32, c->count),
-                         .last_layer = tensor_1d(c->last_layer, DTYPE_I32, c->count),
+                         .rate = tensor_1d(c->rate, DTYPE_I32, c->count),
                          .lr_multiplier = tensor_1d(c->lr_multiplier, DTYPE_F64, c->count),
                          .wd_multiplier = tensor_1d(c->wd_multiplier, DTYPE_F64, c->count)};
 }
@@ -110,8 +110,8 @@ static void take_step(AdamwCase *c, int step, double *control)
                           .grads = grads,
                           .segments = segments,
                           .control = decision,
-                          .lr = golden_f64(c->golden, NULL, "lr")[step],
-                          .last_layer_lr = golden_f64(c->golden, NULL, "last_layer_lr")[step],
+                          .lr = {[OPS_RATE_OTHER] = golden_f64(c->golden, NULL, "lr")[step],
+                                 [OPS_RATE_LAST_LAYER] = golden_f64(c->golden, NULL, "last_layer_lr")[step]},
                           .weight_decay = golden_f64(c->golden, NULL, "wd")[step],
                           .beta1 = golden_attr(c->golden, "beta1", "/"),
                           .beta2 = golden_attr(c->golden, "beta2", "/"),

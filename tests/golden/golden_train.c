@@ -136,9 +136,9 @@ static void read_optimisation(Run *run)
 /* All parameters of a group of the file into flat, in the device's memory. */
 static void load_params(Run *run, float *flat, const char *group)
 {
-    size_t bytes = (size_t)run->ssl.table.flat_count * sizeof *flat;
+    size_t bytes = (size_t)run->ssl.student.table.flat_count * sizeof *flat;
     float *host = memory_alloc(bytes);
-    golden_params_load(run->golden, &run->ssl.table, GOLDEN_NAMES_WITH_MODULE, host, group);
+    golden_params_load(run->golden, &run->ssl.student.table, GOLDEN_NAMES_WITH_MODULE, host, group);
     device_upload(run->ops->device, flat, host, bytes);
     memory_free(host);
 }
@@ -146,7 +146,7 @@ static void load_params(Run *run, float *flat, const char *group)
 /* The flat buffer's numbers on the host. */
 static const float *fetch_flat(Run *run, const float *flat)
 {
-    return golden_device_f32(run->golden, run->ops, flat, run->ssl.table.flat_count);
+    return golden_device_f32(run->golden, run->ops, flat, run->ssl.student.table.flat_count);
 }
 
 static void run_init(Run *run, Golden *golden)
@@ -164,19 +164,19 @@ static void run_init(Run *run, Golden *golden)
         ssl_groups_deal(&run->groups, &run->config, 0, 1, &error) != STATUS_OK)
         golden_fail(golden, "settings: %s", error.text);
     run->comm = comm_self_create();
-    OpsLimits limits = ssl_ops_limits(&run->config, &run->groups);
+    OpsLimits limits = ssl_ops_limits(&run->config, NULL, &run->groups);
     run->ops = golden_device_open(golden, &limits);
     if (fsdp_ranks_init(&run->fsdp, &run->config, run->comm, run->ops->device, &error) != STATUS_OK)
         golden_fail(golden, "strategies: %s", error.text);
-    ssl_meta_arch_init(&run->ssl, &run->config, &run->groups, NULL, run->ops, &run->fsdp);
-    load_params(run, run->ssl.student, "init/student/params");
+    ssl_meta_arch_init(&run->ssl, &run->config, NULL, &run->groups, NULL, run->ops, &run->fsdp);
+    load_params(run, run->ssl.student.local, "init/student/params");
     /* a file may say that both networks start alike by leaving the teacher out */
     bool teacher = golden_has(golden, "init/teacher/params");
-    load_params(run, run->ssl.teacher, teacher ? "init/teacher/params" : "init/student/params");
+    load_params(run, run->ssl.teacher.local, teacher ? "init/teacher/params" : "init/student/params");
     ssl_meta_arch_refresh(&run->ssl);
-    param_groups_assign(&run->ssl.table, run->config.student.depth, run->config.optim.layerwise_decay,
+    param_groups_assign(&run->ssl.student.table, run->config.student.depth, run->config.optim.layerwise_decay,
                         run->config.optim.patch_embed_lr_mult);
-    adamw_optimizer_init(&run->optimizer, &run->ssl.map, run->comm, run->ops->device,
+    adamw_optimizer_init(&run->optimizer, &run->ssl.student.map, run->comm, run->ops->device,
                          run->config.optim.adamw_beta1, run->config.optim.adamw_beta2);
     int64_t side = run->config.crops.global_crops_size / run->config.student.patch_size;
     run->batch = (Batch){.samples = run->groups.groups * run->groups.group_size,
@@ -417,10 +417,10 @@ static void train_step(Run *run, const TrainSchedules *schedules, int64_t step)
     char group[64];
     snprintf(group, sizeof group, "step%d/grad/params", (int)step);
     if (golden_has(run->golden, "%s", group))
-        golden_params_compare(run->golden, &run->ssl.table, GOLDEN_NAMES_WITH_MODULE,
+        golden_params_compare(run->golden, &run->ssl.student.table, GOLDEN_NAMES_WITH_MODULE,
                               fetch_flat(run, run->ssl.gradients.local), group);
     AdamwOptimizerStep update = {.schedule = values, .clip_grad = run->config.optim.clip_grad};
-    adamw_optimizer_step(&run->optimizer, run->ops, run->ssl.student, run->ssl.gradients.local,
+    adamw_optimizer_step(&run->optimizer, run->ops, run->ssl.student.local, run->ssl.gradients.local,
                          run->ssl.control, run->ssl.figures, &update);
     const double *control =
         golden_device_f64(run->golden, run->ops, tensor_f64(run->ssl.control), CONTROL_COUNT);
@@ -428,13 +428,14 @@ static void train_step(Run *run, const TrainSchedules *schedules, int64_t step)
         snprintf(group, sizeof group, "grad_norm/%s", param_module_name((ParamModule)m));
         compare_value(run, control[CONTROL_NORM + m], step, group);
     }
-    ssl_meta_arch_update_teacher(&run->ssl, values.momentum);
+    ssl_meta_arch_update_ema(&run->ssl, values.momentum);
     ssl_meta_arch_refresh(&run->ssl);
     if (golden_has(run->golden, "step%d/student_dino_head_last_layer_weight_g", (int)step))
-        golden_compare(
-            run->golden,
-            fetch_flat(run, run->ssl.student) + run->ssl.table.params[run->ssl.dino_head.weight_g].offset,
-            run->config.dino.head_n_prototypes, "step%d/student_dino_head_last_layer_weight_g", (int)step);
+        golden_compare(run->golden,
+                       fetch_flat(run, run->ssl.student.local) +
+                           run->ssl.student.table.params[run->ssl.student.dino_head.weight_g].offset,
+                       run->config.dino.head_n_prototypes, "step%d/student_dino_head_last_layer_weight_g",
+                       (int)step);
 }
 
 /* |mine - stored| over all tensors but the qkv biases, as a share of |stored - initial|. */
@@ -442,9 +443,9 @@ static double update_error(Run *run, const float *flat, const char *group)
 {
     double error = 0, update = 0;
     for (const char *const *name = golden_members(run->golden, NULL, "%s", group); *name; name++) {
-        int id = golden_params_find(&run->ssl.table, GOLDEN_NAMES_WITH_MODULE, *name);
+        int id = golden_params_find(&run->ssl.student.table, GOLDEN_NAMES_WITH_MODULE, *name);
         if (id < 0 || strstr(*name, "attn.qkv.bias")) continue;
-        const Param *p = &run->ssl.table.params[id];
+        const Param *p = &run->ssl.student.table.params[id];
         const float *stored = golden_f32(run->golden, NULL, "%s/%s", group, *name);
         double norm = golden_attr(run->golden, "update_norm", "%s/%s", group, *name);
         for (int64_t i = 0; i < p->count; i++)
@@ -458,7 +459,7 @@ static void compare_final(Run *run, const float *flat, const char *role)
 {
     char group[64];
     snprintf(group, sizeof group, "final/%s/params", role);
-    golden_params_compare(run->golden, &run->ssl.table, GOLDEN_NAMES_WITH_MODULE, flat, group);
+    golden_params_compare(run->golden, &run->ssl.student.table, GOLDEN_NAMES_WITH_MODULE, flat, group);
     double limit = fmax(1e-3, 4 * golden_attr(run->golden, "fp32_update_error_all", "final/%s", role));
     double error = update_error(run, flat, group);
     if (!(error <= limit))
@@ -479,7 +480,7 @@ void golden_train(Golden *golden)
     for (int64_t step = 0; step < run.steps; step++)
         train_step(&run, &schedules, step);
     compare_centers(&run, "");
-    compare_final(&run, fetch_flat(&run, run.ssl.student), "student");
-    compare_final(&run, fetch_flat(&run, run.ssl.teacher), "teacher");
+    compare_final(&run, fetch_flat(&run, run.ssl.student.local), "student");
+    compare_final(&run, fetch_flat(&run, run.ssl.teacher.local), "teacher");
     run_fini(&run);
 }

@@ -67,7 +67,7 @@ static void save(const Setting *s)
     char *text = config_dump(&config);
     shard_map_init_whole(&map, &s->table, comm);
     CheckpointState state = {.map = &map,
-                             .teacher = s->flat,
+                             .model_ema = s->flat,
                              .meta = {.loss_scale = 1,
                                       .config = text,
                                       .arch = "vit_custom",
@@ -80,7 +80,7 @@ static void save(const Setting *s)
         state.meta.mean[c] = NORM.mean[c];
         state.meta.std[c] = NORM.std[c];
     }
-    cr_assert_eq(checkpoint_save_teacher(s->model.text, &state, comm, &error), STATUS_OK, "%s", error.text);
+    cr_assert_eq(checkpoint_save_model_ema(s->model.text, &state, comm, &error), STATUS_OK, "%s", error.text);
     memory_free(text);
     shard_map_fini(&map);
     config_fini(&config);

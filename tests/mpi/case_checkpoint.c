@@ -65,7 +65,7 @@ static Owned *make_state(Shape shape, const Comm *comm)
     shard_map_init_whole(&owned->map, &owned->table, comm);
     s->map = &owned->map;
     s->student = memory_alloc_array(count, sizeof(float));
-    s->teacher = memory_alloc_array(count, sizeof(float));
+    s->model_ema = memory_alloc_array(count, sizeof(float));
     s->exp_avg = memory_alloc_array(count, sizeof(float));
     s->exp_avg_sq = memory_alloc_array(count, sizeof(float));
     s->dino_center = memory_alloc_array(CENTER, sizeof(float));
@@ -77,7 +77,7 @@ static void destroy_state(Owned *owned)
 {
     CheckpointState *s = &owned->state;
     memory_free(s->student);
-    memory_free(s->teacher);
+    memory_free(s->model_ema);
     memory_free(s->exp_avg);
     memory_free(s->exp_avg_sq);
     memory_free(s->dino_center);
@@ -113,7 +113,7 @@ static int64_t visit_flat(const ParamTable *table, float *flat, int64_t iteratio
 
 static int64_t visit_state(CheckpointState *s, int64_t iteration, bool fill)
 {
-    float *const flats[] = {s->student, s->teacher, s->exp_avg, s->exp_avg_sq};
+    float *const flats[] = {s->student, s->model_ema, s->exp_avg, s->exp_avg_sq};
     int64_t wrong = 0;
     for (int role = 0; role < 4; role++)
         wrong += visit_flat(s->map->table, flats[role], iteration, role, fill);
@@ -181,7 +181,7 @@ Status case_checkpoint_save(MpiCase *c)
     if (status == STATUS_OK)
         status = save(c, c->argv[0], &owned->state, mpi_case_number(c, 1, 0), (int)mpi_case_number(c, 2, 0));
     if (status == STATUS_OK && c->argc > 6)
-        status = checkpoint_save_teacher(c->argv[6], &owned->state, c->comm, &c->error);
+        status = checkpoint_save_model_ema(c->argv[6], &owned->state, c->comm, &c->error);
     destroy_state(owned);
     return status;
 }

@@ -32,7 +32,7 @@ static Status begin(MpiCase *c, Device *device, TrainStart *start, TrainState *s
 {
     Log *log = &c->run->log;
     TRY(train_start_find(start, config, true, c->comm, log, &c->error));
-    TRY(comm_agree(c->comm, train_state_init(state, config, c->comm, device, 1, &c->error), &c->error));
+    TRY(comm_agree(c->comm, train_state_init(state, config, c->comm, device, 1, NULL, &c->error), &c->error));
     TRY(train_start_load(start, state, allow_change, log, &c->error));
     char *text = config_dump(config);
     Status status = run_open_folder(c->run, c->argv[0], text, device_name(device), &c->error);
@@ -85,18 +85,18 @@ Status case_train_poison(MpiCase *c)
     c->argc = 2;
     Status status = read_words(c, &config, &allow_change);
     Device *device = device_open_host();
-    if (status == STATUS_OK) status = train_state_init(&state, &config, c->comm, device, 1, &c->error);
+    if (status == STATUS_OK) status = train_state_init(&state, &config, c->comm, device, 1, NULL, &c->error);
     if (status == STATUS_OK)
         status = checkpoint_find_latest(folder, c->comm, &c->run->log, path, &found, &c->error);
     if (status == STATUS_OK) {
         CheckpointState saved = train_state_checkpoint(&state, 0, NULL);
         status = checkpoint_load(path, &saved, c->comm, &c->error);
         if (status == STATUS_OK) {
-            float *flat = strcmp(c->argv[2], "teacher") == 0 ? saved.teacher : saved.student;
-            ShardRange range = shard_map_range(&state.ssl.map, 5);
+            float *flat = strcmp(c->argv[2], "teacher") == 0 ? saved.model_ema : saved.student;
+            ShardRange range = shard_map_range(&state.ssl.student.map, 5);
             if (range.start == 0 && range.count > 3) flat[range.local + 3] = NAN;
             status = checkpoint_save(folder, &saved, 0, 0, c->comm, &c->error);
-            if (c->rank == 0) fprintf(stderr, "poisoned %s\n", state.ssl.table.params[5].name);
+            if (c->rank == 0) fprintf(stderr, "poisoned %s\n", state.ssl.student.table.params[5].name);
             checkpoint_meta_fini(&saved.meta);
         }
     }

@@ -36,14 +36,14 @@ static OpsSegments segments_of(OpsFixture *f, int64_t count, const int64_t *boun
     OpsSegments s = {.count = count};
     s.bounds = tensor_1d(ops_support_f64_zeros(f, 2 * count), DTYPE_I64, 2 * count);
     s.module = ops_support_poison_1d(f, DTYPE_I32, count);
-    s.last_layer = ops_support_poison_1d(f, DTYPE_I32, count);
+    s.rate = ops_support_poison_1d(f, DTYPE_I32, count);
     s.lr_multiplier = fp64(f, count, NULL);
     s.wd_multiplier = fp64(f, count, NULL);
     for (int64_t i = 0; i < count; i++) {
         ((int64_t *)s.bounds.data)[2 * i] = bounds[2 * i];
         ((int64_t *)s.bounds.data)[2 * i + 1] = bounds[2 * i + 1];
         tensor_i32(s.module)[i] = (int32_t)(i % OPS_MODULES);
-        tensor_i32(s.last_layer)[i] = 0;
+        tensor_i32(s.rate)[i] = OPS_RATE_OTHER;
         tensor_f64(s.lr_multiplier)[i] = tensor_f64(s.wd_multiplier)[i] = 1.0;
     }
     return s;
@@ -71,8 +71,7 @@ static AdamwUpdate update_of(OpsFixture *f, const Step *s, OpsSegments segments,
                          .grads = g,
                          .segments = segments,
                          .control = control_of(f, s),
-                         .lr = s->lr,
-                         .last_layer_lr = s->lr / 8,
+                         .lr = {s->lr, s->lr / 8, s->lr / 4},
                          .weight_decay = s->weight_decay,
                          .beta1 = s->beta1,
                          .beta2 = s->beta2,
@@ -89,7 +88,7 @@ Test(optimizer, adamw_agrees_with_the_formula)
         OpsSegments segments = segments_of(&f, 3, bounds);
         tensor_f64(segments.lr_multiplier)[1] = 0.3;
         tensor_f64(segments.wd_multiplier)[1] = 0.0;
-        tensor_i32(segments.last_layer)[2] = 1;
+        tensor_i32(segments.rate)[2] = OPS_RATE_LAST_LAYER;
         Tensor p = ops_support_normal_1d(&f, DTYPE_F32, n, 1.0),
                zeros = ops_support_zeros(&f, DTYPE_F32, 2, n);
         Tensor m = tensor_1d(tensor_f32(zeros), DTYPE_F32, n);

@@ -202,7 +202,7 @@ static void training_init(Training *t, Comm *comm)
     t->flats = memory_alloc_array(4 * n, sizeof *t->flats);
     t->state = (CheckpointState){.map = &t->map,
                                  .student = t->flats,
-                                 .teacher = t->flats + n,
+                                 .model_ema = t->flats + n,
                                  .exp_avg = t->flats + 2 * n,
                                  .exp_avg_sq = t->flats + 3 * n,
                                  .dino_center = t->center,

@@ -147,6 +147,19 @@ void ssl_support_fill_batch(SslFixture *f, uint64_t seed, int64_t step)
     ssl_support_fill(&f->batch, &f->config, seed, step);
 }
 
+/* Everything but the weights and the batch; f->config, f->teacher and f->groups are set. */
+static void build(SslFixture *f)
+{
+    Error error = {0};
+    const Config *teacher = f->distilled ? &f->teacher : NULL;
+    f->comm = comm_self_create();
+    OpsLimits limits = ssl_ops_limits(&f->config, teacher, &f->groups);
+    f->device = device_open_host();
+    f->ops = ops_create(f->device, &limits, &(OpsOptions){.threads = (int)f->config.compute.threads});
+    CHECK(fsdp_ranks_init(&f->ranks, &f->config, f->comm, f->device, &error) == STATUS_OK);
+    ssl_meta_arch_init(&f->ssl, &f->config, teacher, &f->groups, NULL, f->ops, &f->ranks);
+}
+
 SslFixture *ssl_support_create_groups(const char *overrides, uint64_t seed, const SslGroups *groups)
 {
     SslFixture *f = memory_alloc(sizeof *f);
@@ -154,14 +167,9 @@ SslFixture *ssl_support_create_groups(const char *overrides, uint64_t seed, cons
     Error error = {0};
     CHECK(groups || ssl_groups_deal(&f->groups, &f->config, 0, 1, &error) == STATUS_OK);
     if (groups) f->groups = *groups;
-    f->comm = comm_self_create();
-    OpsLimits limits = ssl_ops_limits(&f->config, &f->groups);
-    f->device = device_open_host();
-    f->ops = ops_create(f->device, &limits, &(OpsOptions){.threads = (int)f->config.compute.threads});
-    CHECK(fsdp_ranks_init(&f->ranks, &f->config, f->comm, f->device, &error) == STATUS_OK);
-    ssl_meta_arch_init(&f->ssl, &f->config, &f->groups, NULL, f->ops, &f->ranks);
-    ssl_support_random_params(&f->ssl.table, seed, f->ssl.student);
-    ssl_support_random_params(&f->ssl.table, seed + 1, f->ssl.teacher);
+    build(f);
+    ssl_support_random_params(&f->ssl.student.table, seed, f->ssl.student.local);
+    ssl_support_random_params(&f->ssl.teacher.table, seed + 1, f->ssl.teacher.local);
     ssl_meta_arch_refresh(&f->ssl);
     f->batch = ssl_support_batch(&f->config, &f->groups, DTYPE_F32, NULL);
     ssl_support_fill_batch(f, seed, 0);
@@ -173,6 +181,26 @@ SslFixture *ssl_support_create(const char *overrides, uint64_t seed)
     return ssl_support_create_groups(overrides, seed, NULL);
 }
 
+SslFixture *ssl_support_create_distilled(const char *overrides, const char *teacher_overrides, uint64_t seed)
+{
+    SslFixture *f = memory_alloc(sizeof *f);
+    Error error = {0};
+    ssl_support_config(&f->config, overrides);
+    ssl_support_config(&f->teacher, teacher_overrides);
+    f->distilled = true;
+    CHECK(ssl_groups_deal(&f->groups, &f->config, 0, 1, &error) == STATUS_OK);
+    build(f);
+    ssl_support_random_params(&f->ssl.student.table, seed, f->ssl.student.local);
+    ssl_support_random_params(&f->ssl.teacher.table, seed + 1, f->ssl.teacher.local);
+    ssl_support_random_params(&f->ssl.student.table, seed + 2, f->ssl.model_ema->local);
+    ssl_meta_arch_refresh(&f->ssl);
+    ssl_meta_arch_teacher_changed(&f->ssl);
+    f->batch = ssl_support_batch(&f->config, &f->groups, DTYPE_F32, NULL);
+    ssl_support_fill_batch(f, seed, 0);
+    memset(f->batch.masks, 1, (size_t)(f->batch.samples * 2 * f->batch.patches));
+    return f;
+}
+
 void ssl_support_destroy(SslFixture *f)
 {
     batch_fini(&f->batch);
@@ -182,6 +210,7 @@ void ssl_support_destroy(SslFixture *f)
     device_close(f->device);
     comm_destroy(f->comm);
     config_fini(&f->config);
+    if (f->distilled) config_fini(&f->teacher);
     memory_free(f);
 }
 
@@ -199,9 +228,36 @@ SslGroupLosses ssl_support_group_losses(const SslFixture *f, int64_t group)
 
 double ssl_support_loss(SslFixture *f)
 {
-    memset(f->ssl.dino_center, 0, (size_t)f->ssl.dino_head.config.prototypes * sizeof(float));
-    memset(f->ssl.ibot_center, 0, (size_t)ssl_step_ibot_head(&f->ssl)->config.prototypes * sizeof(float));
+    memset(f->ssl.dino_center, 0, (size_t)f->ssl.student.dino_head.config.prototypes * sizeof(float));
+    memset(f->ssl.ibot_center, 0,
+           (size_t)ssl_network_patch_head(&f->ssl.student)->config.prototypes * sizeof(float));
     return ssl_support_step(f, 0.1).total_loss;
+}
+
+double ssl_support_direction(const ParamTable *t, const float *grads, int first, int last, float *direction,
+                             double *size)
+{
+    double gradient = 0, random = 0, slope = 0, length = 0;
+    memset(direction, 0, (size_t)t->flat_count * sizeof *direction);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = first; i < last; i++) {
+            const Param *p = &t->params[i];
+            Rng rng = rng_at(5, RNG_TEST, 9, (uint64_t)i);
+            for (int64_t k = p->offset; k < p->offset + p->count; k++) {
+                double g = grads[k], r = rng_normal(&rng);
+                if (pass == 0) {
+                    gradient += g * g;
+                    random += r * r;
+                    continue;
+                }
+                direction[k] = (float)(g / sqrt(gradient + 1e-30) + r / sqrt(random));
+                slope += g * (double)direction[k];
+                length += (double)direction[k] * (double)direction[k];
+            }
+        }
+    }
+    *size = sqrt(gradient * length);
+    return slope;
 }
 
 double ssl_support_slope(double (*loss)(void *context), void *context, float *flat, const float *direction,

@@ -7,7 +7,8 @@
 
 /* One process that holds `groups` of a run. */
 typedef struct {
-    Config config;
+    Config config, teacher; /* `teacher`: of a distillation */
+    bool distilled;
     SslGroups groups;
     FsdpRanks ranks;
     Device *device;
@@ -30,6 +31,10 @@ SslFixture *ssl_support_create(const char *overrides, uint64_t seed);
 /* The same for a run of groups: those of SslGroups, whose samples and masks are the same wherever they lie.
  */
 SslFixture *ssl_support_create_groups(const char *overrides, uint64_t seed, const SslGroups *groups);
+
+/* A distillation: a frozen teacher of the configuration `teacher_overrides` alone, with random weights of its
+ * own; every patch is in the batch's masks, and the moving average is random as well. */
+SslFixture *ssl_support_create_distilled(const char *overrides, const char *teacher_overrides, uint64_t seed);
 void ssl_support_destroy(SslFixture *fixture);
 
 /* Fills the batch for a step: crops and masks are functions of (seed, step, global sample number). */
@@ -52,6 +57,12 @@ SslGroupLosses ssl_support_group_losses(const SslFixture *fixture, int64_t group
 
 /* The fixture's total loss, gradients in ssl.grads. Centres start at zero every time. */
 double ssl_support_loss(SslFixture *fixture);
+
+/* direction [flat_count]: one that a missing part of the gradient of parameters [first, last) cannot hide
+ * from: half of it is the gradient itself, half is random; 0 elsewhere. Returns <gradient, direction>; *size
+ * is |gradient| |direction|. */
+double ssl_support_direction(const ParamTable *table, const float *grads, int first, int last,
+                             float *direction, double *size);
 
 /* d loss / d t at t = 0 along flat + t * direction by a five-point formula with steps h; `loss` is called
  * with `context`. flat is restored. */

@@ -88,9 +88,14 @@ TempPath train_support_checkpoint(const TempFolder *folder, const char *run, lon
 
 Process train_support_pretrain(const TempFolder *folder, int ranks, const char *run, const char *const *words)
 {
+    return train_support_start(folder, "pretrain", ranks, run, words);
+}
+
+Process train_support_start(const TempFolder *folder, const char *job, int ranks, const char *run,
+                            const char *const *words)
+{
     TempPath output = temp_folder_in(folder, "%s", run), config = temp_folder_in(folder, "tiny.yaml");
-    const char *all[PROCESS_ARGUMENTS_MAX] = {"pretrain", "--config-file", config.text, "--output-dir",
-                                              output.text};
+    const char *all[PROCESS_ARGUMENTS_MAX] = {job, "--config-file", config.text, "--output-dir", output.text};
     for (int count = 5; words && *words; words++) {
         CHECK(count + 1 < PROCESS_ARGUMENTS_MAX);
         all[count++] = *words;

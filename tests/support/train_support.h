@@ -21,6 +21,10 @@ TempFolder train_support_folder(void);
 Process train_support_pretrain(const TempFolder *folder, int ranks, const char *run,
                                const char *const *words);
 
+/* The same for another job that trains. */
+Process train_support_start(const TempFolder *folder, const char *job, int ranks, const char *run,
+                            const char *const *words);
+
 /* FOLDER/RUN/checkpoints/model_<iteration>.h5 */
 TempPath train_support_checkpoint(const TempFolder *folder, const char *run, long iteration);
 

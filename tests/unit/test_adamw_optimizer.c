@@ -91,7 +91,7 @@ Test(adamw_optimizer, each_sub_module_is_clipped_by_its_own_norm)
     for (int i = 0; i < COUNT; i++)
         square += 1e-4 * (i - 5) * (i - 5);
     double limit = 1.5 * sqrt(square);
-    step(f, (TrainScheduleValues){.lr = 0.01, .last_layer_lr = 0.01}, limit);
+    step(f, (TrainScheduleValues){.lr = 0.01, .last_layer_lr = 0.01, .backbone_lr = 0.01}, limit);
     /* the moments show what was taken in: clipped where the norm is above the limit, untouched below */
     for (int m = 0; m < PARAM_MODULE_COUNT; m++) {
         double norm = f->control[CONTROL_NORM + m], factor = fmin(1, limit / (norm + 1e-6));
@@ -114,7 +114,10 @@ Test(adamw_optimizer, follows_the_textbook_with_multipliers)
     enum { STEPS = 7 };
     Fixture *f = create(0.3, 0);
     for (int t = 0; t < STEPS; t++)
-        step(f, (TrainScheduleValues){.lr = 0.02, .last_layer_lr = 0.01, .weight_decay = 0.4}, 0);
+        step(f,
+             (TrainScheduleValues){
+                 .lr = 0.02, .last_layer_lr = 0.01, .backbone_lr = 0.02, .weight_decay = 0.4},
+             0);
     const double lr[] = {0.02 * 0.3, 0.01, 0.02}, wd[] = {0.4, 0.4, 0};
     for (int m = 0; m < PARAM_MODULE_COUNT; m++)
         for (int i = 0; i < COUNT; i++) {
@@ -126,17 +129,23 @@ Test(adamw_optimizer, follows_the_textbook_with_multipliers)
     destroy(f);
 }
 
-Test(adamw_optimizer, a_frozen_last_layer_stays_while_its_moments_move)
+/* Parameters 0, 1, 2: of the backbone, a last layer, of another head. */
+Test(adamw_optimizer, what_is_frozen_stays_while_its_moments_move)
 {
-    Fixture *f = create(1, 1);
-    int64_t at = f->table.params[1].offset;
-    float before[COUNT];
-    memcpy(before, f->params + at, sizeof before);
-    step(f, (TrainScheduleValues){.lr = 0.02, .weight_decay = 0.4}, 0);
-    cr_expect(memcmp(before, f->params + at, sizeof before) == 0);
-    cr_expect(f->optimizer.exp_avg[at] != 0 && f->control[CONTROL_STEPS] == 1);
-    cr_expect(f->params[f->table.params[0].offset] != before[0]);
-    destroy(f);
+    static const TrainScheduleValues cases[] = {{.lr = 0.02, .backbone_lr = 0.02, .weight_decay = 0.4},
+                                                {.lr = 0.02, .last_layer_lr = 0.02, .weight_decay = 0.4}};
+    static const int frozen[] = {1, 0};
+    for (int c = 0; c < 2; c++) {
+        Fixture *f = create(1, 1);
+        int64_t at = f->table.params[frozen[c]].offset, other = f->table.params[1 - frozen[c]].offset;
+        float before[COUNT], moves = f->params[other];
+        memcpy(before, f->params + at, sizeof before);
+        step(f, cases[c], 0);
+        cr_expect(memcmp(before, f->params + at, sizeof before) == 0);
+        cr_expect(f->optimizer.exp_avg[at] != 0 && f->control[CONTROL_STEPS] == 1);
+        cr_expect(f->params[other] != moves);
+        destroy(f);
+    }
 }
 
 Test(param_groups, by_name)

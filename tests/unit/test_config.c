@@ -237,6 +237,7 @@ Test(config, shipped_files_load)
     cr_assert(check_folder("jobs/configs") >= 1);
     cr_assert(check_folder("jobs/configs/train") >= 3);
     cr_assert(check_folder("jobs/configs/eval") >= 8);
+    cr_assert(check_folder("jobs/configs/distill") >= 3);
 }
 
 Test(config, training_files_have_the_values_of_the_reference)
@@ -473,9 +474,8 @@ Test(config, notes_name_what_has_no_effect)
     load_text(&config,
               "compute_precision:\n  student:\n    backbone: {mixed_precision: {buffer_dtype: fp32}}\n"
               "    dino_head: {mixed_precision: {buffer_dtype: fp16}}\n");
-    override(&config, "train.init_from=weights.h5");
     config_notes_init(&notes, &config);
-    cr_assert_eq(notes.count, 3);
+    cr_assert_eq(notes.count, 2);
     cr_assert_str_eq(
         notes.lines[0],
         "text.yaml:3: compute_precision.student.backbone.mixed_precision.buffer_dtype and 1 more like it: no "
@@ -484,10 +484,6 @@ Test(config, notes_name_what_has_no_effect)
         notes.lines[1],
         "text.yaml:2: train.cache_dataset: no effect: data sets are indexed when they are opened; there is "
         "nothing to cache");
-    cr_assert_str_eq(
-        notes.lines[2],
-        "command line: train.init_from: no effect: starting from another run's checkpoint is not "
-        "built yet; the run starts from its initialisation");
     config_notes_fini(&notes);
     config_fini(&config);
 }

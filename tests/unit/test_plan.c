@@ -69,7 +69,8 @@ Test(plan, counts_the_bytes_that_a_training_on_one_rank_allocates)
         Error error = {0};
         Comm *comm = comm_self_create();
         Device *device = device_open_host();
-        cr_assert_eq(train_state_init(&state, &config, comm, device, 1, &error), STATUS_OK, "%s", error.text);
+        cr_assert_eq(train_state_init(&state, &config, comm, device, 1, NULL, &error), STATUS_OK, "%s",
+                     error.text);
         StepPlan plan = plan_of(&config, &cluster, 1);
 
         size_t allocated = plan.memory[PLAN_SMALL];

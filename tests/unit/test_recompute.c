@@ -18,7 +18,7 @@ static void expect_same_bits(const char *overrides, double share)
     char text[TEXT];
     snprintf(text, sizeof text, "%s train.checkpoint_activations=block", overrides);
     SslFixture *kept = ssl_support_create(overrides, 31), *again = ssl_support_create(text, 31);
-    size_t bytes = (size_t)kept->ssl.table.flat_count * sizeof(float);
+    size_t bytes = (size_t)kept->ssl.student.table.flat_count * sizeof(float);
     for (int64_t step = 0; step < STEPS; step++) {
         SslFigures a, b;
         ssl_support_fill_batch(kept, 32, step);
@@ -30,7 +30,7 @@ static void expect_same_bits(const char *overrides, double share)
         cr_expect_eq(memcmp(kept->ssl.gradients.local, again->ssl.gradients.local, bytes), 0,
                      "%s: gradients differ by %g", overrides,
                      ssl_support_difference(again->ssl.gradients.local, kept->ssl.gradients.local,
-                                            kept->ssl.table.flat_count));
+                                            kept->ssl.student.table.flat_count));
     }
     double planned = (double)again->ssl.step.capacity / (double)kept->ssl.step.capacity;
     cr_log_info("%s: %.2f of %zu bytes", overrides, planned, kept->ssl.step.capacity);

@@ -74,6 +74,15 @@ Test(schedules, the_five_of_a_configuration)
     cr_expect_eq(train_schedules_at(&s, 39).teacher_temp, 0.07);
     cr_expect_eq(train_schedules_at(&s, 40).teacher_temp, 0.07);
     cr_expect(end.lr == 1e-6 && end.weight_decay == 0.4 && end.momentum == 1 && end.teacher_temp == 0.07);
+    cr_expect(later.backbone_lr == later.lr && end.backbone_lr == end.lr);
+    c.optim.freeze_backbone_epochs = 2; /* of 10 iterations */
+    c.optim.warmup_backbone_epochs = 1;
+    s = train_schedules(&c, lr);
+    for (int64_t i = 0; i < 40; i++) {
+        TrainScheduleValues v = train_schedules_at(&s, i);
+        double share = i < 20 ? 0 : i < 30 ? (double)(i - 19) / 10 : 1;
+        cr_expect_float_eq(v.backbone_lr, share * v.lr, 1e-15);
+    }
     c.teacher.warmup_teacher_temp_epochs = 0;
     s = train_schedules(&c, lr);
     cr_expect_eq(train_schedules_at(&s, 0).teacher_temp, 0.07);

@@ -24,40 +24,11 @@ typedef struct {
     int first, last;
 } Range;
 
-/* A direction over some parameters that a missing part of the gradient cannot hide from: half of it is the
- * gradient itself, half is random. Returns <gradient, direction>; *size is |gradient| |direction|. */
-static double make_direction(const SslFixture *f, const float *grads, Range range, float *direction,
-                             double *size)
-{
-    const ParamTable *t = &f->ssl.table;
-    double gradient = 0, random = 0, slope = 0, length = 0;
-    memset(direction, 0, (size_t)t->flat_count * sizeof *direction);
-    for (int pass = 0; pass < 2; pass++) {
-        for (int i = range.first; i < range.last; i++) {
-            const Param *p = &t->params[i];
-            Rng rng = rng_at(5, RNG_TEST, 9, (uint64_t)i);
-            for (int64_t k = p->offset; k < p->offset + p->count; k++) {
-                double g = grads[k], r = rng_normal(&rng);
-                if (pass == 0) {
-                    gradient += g * g;
-                    random += r * r;
-                    continue;
-                }
-                direction[k] = (float)(g / sqrt(gradient + 1e-30) + r / sqrt(random));
-                slope += g * (double)direction[k];
-                length += (double)direction[k] * (double)direction[k];
-            }
-        }
-    }
-    *size = sqrt(gradient * length);
-    return slope;
-}
-
 /* One slope per module, or per parameter. */
 static void check_gradient_of(const char *overrides, bool each_parameter, double limit)
 {
     SslFixture *f = ssl_support_create(overrides, 21);
-    const ParamTable *t = &f->ssl.table;
+    const ParamTable *t = &f->ssl.student.table;
     size_t n = (size_t)t->flat_count;
     float *grads = memory_alloc_array(n, sizeof(float)), *direction = memory_alloc_array(n, sizeof(float));
     double loss = ssl_support_loss(f);
@@ -68,8 +39,8 @@ static void check_gradient_of(const char *overrides, bool each_parameter, double
         do
             range.last++;
         while (!each_parameter && range.last < t->count && t->params[range.last].module == p->module);
-        double size, wanted = make_direction(f, grads, range, direction, &size);
-        double slope = ssl_support_slope(total_loss, f, f->ssl.student, direction, t->flat_count, 4e-3);
+        double size, wanted = ssl_support_direction(t, grads, range.first, range.last, direction, &size);
+        double slope = ssl_support_slope(total_loss, f, f->ssl.student.local, direction, t->flat_count, 4e-3);
         double error = fabs(slope - wanted) / fmax(size, 1e-2);
         cr_expect(error < limit, "%s, %s.%s%s: slope %.8g, gradient says %.8g (%.2g of its size)", overrides,
                   param_module_name(p->module), p->name, each_parameter ? "" : " and on", slope, wanted,
@@ -135,8 +106,8 @@ Test(ssl, gradient_of_pairs_of_losses)
 static double module_norm(const SslFixture *f, ParamModule module)
 {
     double square = 0;
-    for (int i = 0; i < f->ssl.table.count; i++) {
-        const Param *p = &f->ssl.table.params[i];
+    for (int i = 0; i < f->ssl.student.table.count; i++) {
+        const Param *p = &f->ssl.student.table.params[i];
         for (int64_t k = p->offset; p->module == module && k < p->offset + p->count; k++)
             square += pow(f->ssl.gradients.local[k], 2);
     }
@@ -158,7 +129,7 @@ Test(ssl, losses_that_are_off_are_zero)
     f = ssl_support_create("ibot.loss_weight=0", 3);
     figures = ssl_support_step(f, 0.05);
     cr_expect(figures.ibot_loss == 0 && figures.masked_patches == 0);
-    cr_expect(param_table_find(&f->ssl.table, PARAM_IBOT_HEAD, "last_layer.weight_v") < 0);
+    cr_expect(param_table_find(&f->ssl.student.table, PARAM_IBOT_HEAD, "last_layer.weight_v") < 0);
     cr_expect_float_eq(
         figures.total_loss,
         figures.dino_local_crops_loss + figures.dino_global_crops_loss + 2 * figures.koleo_loss, 1e-12);
@@ -195,8 +166,8 @@ static void expect_same_step(const SslFixture *a, const SslFigures *fa, const Ss
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
         cr_expect(fabs(pairs[i][0] - pairs[i][1]) <= 1e-6 * fabs(pairs[i][1]) + 1e-9,
                   "%s: figure %zu is %.9g and %.9g", what, i, pairs[i][0], pairs[i][1]);
-    for (int i = 0; i < a->ssl.table.count; i++) {
-        const Param *p = &a->ssl.table.params[i];
+    for (int i = 0; i < a->ssl.student.table.count; i++) {
+        const Param *p = &a->ssl.student.table.params[i];
         if (strstr(p->name, "qkv.bias")) continue; /* the key bias has no gradient but noise */
         double error = ssl_support_difference(a->ssl.gradients.local + p->offset,
                                               b->ssl.gradients.local + p->offset, p->count);
@@ -265,7 +236,7 @@ Test(ssl, groups_together_are_the_mean_of_groups_alone)
     SslFigures together, alone;
     SslFixture *all = ssl_support_create(OVERRIDES, 41);
     together = ssl_support_step(all, 0.06);
-    size_t n = (size_t)all->ssl.table.flat_count;
+    size_t n = (size_t)all->ssl.student.table.flat_count;
     float *mean = memory_alloc_array(n, sizeof(float));
     double total = 0;
     float dino_center[32] = {0}, ibot_center[24] = {0};
@@ -316,7 +287,7 @@ Test(ssl, grey_levels_are_normalised_where_they_are_used)
     PixelNorm norm = pixel_levels_imagenet();
     Tensor levels = pixel_levels_create(f->device, &norm);
     int64_t S = grey.samples, G = grey.global_size, l = grey.local_size, L = grey.local_count;
-    size_t bytes = (size_t)f->ssl.table.flat_count * sizeof(float);
+    size_t bytes = (size_t)f->ssl.student.table.flat_count * sizeof(float);
     float *grads = memory_alloc(bytes);
     ssl_support_fill(&grey, &f->config, 91, 0);
     look_up(normalised.global_crops, grey.global_crops, tensor_f32(levels), S * 2 * 3 * G * G, G);
@@ -337,13 +308,14 @@ Test(ssl, grey_levels_are_normalised_where_they_are_used)
 
 static void full_step(SslFixture *f, AdamwOptimizer *optimizer, int64_t step)
 {
-    AdamwOptimizerStep update = {.schedule = {.lr = 1e-3, .last_layer_lr = 1e-3, .weight_decay = 0.04},
-                                 .clip_grad = 3};
+    AdamwOptimizerStep update = {
+        .schedule = {.lr = 1e-3, .last_layer_lr = 1e-3, .backbone_lr = 1e-3, .weight_decay = 0.04},
+        .clip_grad = 3};
     f->batch.step = step;
     ssl_meta_arch_forward_backward(&f->ssl, &f->batch, 0.06);
-    adamw_optimizer_step(optimizer, f->ops, f->ssl.student, f->ssl.gradients.local, f->ssl.control,
+    adamw_optimizer_step(optimizer, f->ops, f->ssl.student.local, f->ssl.gradients.local, f->ssl.control,
                          f->ssl.figures, &update);
-    ssl_meta_arch_update_teacher(&f->ssl, 0.9);
+    ssl_meta_arch_update_ema(&f->ssl, 0.9);
     ssl_meta_arch_refresh(&f->ssl);
 }
 
@@ -355,8 +327,8 @@ Test(ssl, a_step_allocates_nothing)
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
         SslFixture *f = ssl_support_create(CASES[i], 51);
         AdamwOptimizer optimizer;
-        param_groups_assign(&f->ssl.table, 3, 0.9, 0.2);
-        adamw_optimizer_init(&optimizer, &f->ssl.map, f->comm, f->device, 0.9, 0.999);
+        param_groups_assign(&f->ssl.student.table, 3, 0.9, 0.2);
+        adamw_optimizer_init(&optimizer, &f->ssl.student.map, f->comm, f->device, 0.9, 0.999);
         full_step(f, &optimizer, 0);
         int64_t before = memory_allocation_count();
         full_step(f, &optimizer, 1);
@@ -398,17 +370,17 @@ Test(ssl, two_runs_give_the_same_bits)
                  THREADS[r]);
         SslFixture *f = runs[r] = ssl_support_create(overrides, 71);
         AdamwOptimizer optimizer;
-        adamw_optimizer_init(&optimizer, &f->ssl.map, f->comm, f->device, 0.9, 0.999);
+        adamw_optimizer_init(&optimizer, &f->ssl.student.map, f->comm, f->device, 0.9, 0.999);
         for (int64_t step = 0; step < 2; step++)
             full_step(f, &optimizer, step);
         adamw_optimizer_fini(&optimizer);
     }
-    int64_t n = runs[0]->ssl.table.flat_count;
+    int64_t n = runs[0]->ssl.student.table.flat_count;
     size_t bytes = (size_t)n * sizeof(float);
-    cr_expect(memcmp(runs[0]->ssl.student, runs[1]->ssl.student, bytes) == 0);
-    cr_expect(memcmp(runs[0]->ssl.teacher, runs[1]->ssl.teacher, bytes) == 0);
+    cr_expect(memcmp(runs[0]->ssl.student.local, runs[1]->ssl.student.local, bytes) == 0);
+    cr_expect(memcmp(runs[0]->ssl.teacher.local, runs[1]->ssl.teacher.local, bytes) == 0);
     cr_expect(memcmp(runs[0]->ssl.gradients.local, runs[1]->ssl.gradients.local, bytes) == 0);
-    cr_expect(ssl_support_difference(runs[0]->ssl.student, runs[2]->ssl.student, n) < 1e-3);
+    cr_expect(ssl_support_difference(runs[0]->ssl.student.local, runs[2]->ssl.student.local, n) < 1e-3);
     for (int r = 0; r < RUNS; r++)
         ssl_support_destroy(runs[r]);
 }
@@ -416,13 +388,13 @@ Test(ssl, two_runs_give_the_same_bits)
 Test(ssl, initialisation_depends_on_the_seed_alone)
 {
     SslFixture *a = ssl_support_create("", 1), *b = ssl_support_create("student.block_chunks=0", 2);
-    size_t bytes = (size_t)a->ssl.table.flat_count * sizeof(float);
+    size_t bytes = (size_t)a->ssl.student.table.flat_count * sizeof(float);
     ssl_meta_arch_initialise(&a->ssl, 5);
     ssl_meta_arch_initialise(&b->ssl, 5);
-    cr_expect(memcmp(a->ssl.student, b->ssl.student, bytes) == 0);
-    cr_expect(memcmp(a->ssl.student, a->ssl.teacher, bytes) == 0);
+    cr_expect(memcmp(a->ssl.student.local, b->ssl.student.local, bytes) == 0);
+    cr_expect(memcmp(a->ssl.student.local, a->ssl.teacher.local, bytes) == 0);
     ssl_meta_arch_initialise(&b->ssl, 6);
-    cr_expect(memcmp(a->ssl.student, b->ssl.student, bytes) != 0);
+    cr_expect(memcmp(a->ssl.student.local, b->ssl.student.local, bytes) != 0);
     ssl_support_destroy(a);
     ssl_support_destroy(b);
 }
@@ -430,13 +402,13 @@ Test(ssl, initialisation_depends_on_the_seed_alone)
 Test(ssl, the_teacher_follows_slowly)
 {
     SslFixture *f = ssl_support_create("", 81);
-    int id = f->ssl.dino_head.weight_v;
-    int64_t at = f->ssl.table.params[id].offset;
-    double teacher = f->ssl.teacher[at], student = f->ssl.student[at];
-    ssl_meta_arch_update_teacher(&f->ssl, 0.9);
-    cr_expect_float_eq(f->ssl.teacher[at], 0.9 * teacher + 0.1 * student, 1e-7);
-    ssl_meta_arch_update_teacher(&f->ssl, 1);
-    cr_expect_float_eq(f->ssl.teacher[at], 0.9 * teacher + 0.1 * student, 1e-7);
+    int id = f->ssl.student.dino_head.weight_v;
+    int64_t at = f->ssl.student.table.params[id].offset;
+    double teacher = f->ssl.teacher.local[at], student = f->ssl.student.local[at];
+    ssl_meta_arch_update_ema(&f->ssl, 0.9);
+    cr_expect_float_eq(f->ssl.teacher.local[at], 0.9 * teacher + 0.1 * student, 1e-7);
+    ssl_meta_arch_update_ema(&f->ssl, 1);
+    cr_expect_float_eq(f->ssl.teacher.local[at], 0.9 * teacher + 0.1 * student, 1e-7);
     ssl_support_destroy(f);
 }
 
@@ -447,8 +419,8 @@ Test(ssl, the_teacher_follows_slowly)
 static double gradient_distance(const SslFixture *a, const SslFixture *b, ParamModule module)
 {
     double error = 0, size = 0;
-    for (int i = 0; i < b->ssl.table.count; i++) {
-        const Param *p = &b->ssl.table.params[i];
+    for (int i = 0; i < b->ssl.student.table.count; i++) {
+        const Param *p = &b->ssl.student.table.params[i];
         for (int64_t k = p->offset; p->module == module && k < p->offset + p->count; k++) {
             error += pow((double)a->ssl.gradients.local[k] - (double)b->ssl.gradients.local[k], 2);
             size += pow(b->ssl.gradients.local[k], 2);
@@ -468,7 +440,7 @@ static void check_bf16(const char *precision, const char *overrides)
     cr_expect(fabs(reduced.total_loss - exact.total_loss) < 0.02 * exact.total_loss, "%s: %g and %g", text,
               reduced.total_loss, exact.total_loss);
     cr_expect((reduced.total_loss != exact.total_loss) == b->ops->has_bf16, "%s: bf16 was not used", text);
-    for (int m = 0; m < (a->ssl.shared_head ? 2 : 3); m++) {
+    for (int m = 0; m < (a->ssl.student.shared_head ? 2 : 3); m++) {
         double distance = gradient_distance(b, a, (ParamModule)m);
         cr_expect(distance < 0.08, "%s: gradients of %s differ by %.3g", text,
                   param_module_name((ParamModule)m), distance);

@@ -32,8 +32,8 @@ static void begin(Training *t, const char *const *overrides)
         STATUS_OK, "%s", error.text);
     for (; *overrides; overrides++)
         cr_assert_eq(config_override(&t->config, *overrides, &error), STATUS_OK, "%s", error.text);
-    cr_assert_eq(train_state_init(&t->state, &t->config, t->comm, t->device, 1, &error), STATUS_OK, "%s",
-                 error.text);
+    cr_assert_eq(train_state_init(&t->state, &t->config, t->comm, t->device, 1, NULL, &error), STATUS_OK,
+                 "%s", error.text);
     cr_assert_eq(data_set_create(&t->set, t->config.train.dataset_path, &error), STATUS_OK, "%s", error.text);
     LoaderParams params = train_data_loader(&t->config, &t->state.groups, t->device, 0);
     cr_assert_eq(loader_create(&t->loader, &params, t->set, &error), STATUS_OK, "%s", error.text);
@@ -84,7 +84,7 @@ static float *everything(Training *t, size_t *count)
     const struct {
         const float *values;
         size_t count;
-    } parts[] = {{s.student, flat},    {s.teacher, flat},     {s.exp_avg, flat},
+    } parts[] = {{s.student, flat},    {s.model_ema, flat},   {s.exp_avg, flat},
                  {s.exp_avg_sq, flat}, {s.dino_center, dino}, {s.ibot_center, ibot}};
     *count = 4 * flat + dino + ibot;
     float *all = memory_alloc_array(*count, sizeof *all);
@@ -228,15 +228,15 @@ Test(train_state, pretrained_backbones_go_into_student_and_teacher)
         cr_assert_eq(step(&t, false, &done, &error), STATUS_OK, "%s", error.text);
     TempPath path = save(&t, &folder);
     begin(&fresh, others);
-    const ParamTable *table = &fresh.state.ssl.table;
+    const ParamTable *table = &fresh.state.ssl.student.table;
     size_t bytes = (size_t)table->flat_count * sizeof(float);
     float *initial = memory_alloc(bytes);
-    memcpy(initial, fresh.state.ssl.student, bytes);
+    memcpy(initial, fresh.state.ssl.student.local, bytes);
     cr_assert_eq(train_state_load_pretrained(&fresh.state, path.text, &error), STATUS_OK, "%s", error.text);
 
-    const float *student = fresh.state.ssl.student, *teacher = fresh.state.ssl.teacher;
-    cr_expect(same_module(table, PARAM_BACKBONE, student, t.state.ssl.teacher));
-    cr_expect_not(same_module(table, PARAM_BACKBONE, student, t.state.ssl.student),
+    const float *student = fresh.state.ssl.student.local, *teacher = fresh.state.ssl.teacher.local;
+    cr_expect(same_module(table, PARAM_BACKBONE, student, t.state.ssl.teacher.local));
+    cr_expect_not(same_module(table, PARAM_BACKBONE, student, t.state.ssl.student.local),
                   "the teacher's, not the student's");
     cr_expect_not(same_module(table, PARAM_BACKBONE, student, initial));
     cr_expect(same_module(table, PARAM_DINO_HEAD, student, initial) &&
@@ -246,6 +246,78 @@ Test(train_state, pretrained_backbones_go_into_student_and_teacher)
     cr_expect_eq(step(&fresh, false, &done, &error), STATUS_OK, "%s", error.text);
     memory_free(initial);
     end(&fresh);
+    end(&t);
+    temp_folder_destroy(&folder);
+}
+
+/* Whether to[] has the tensors of from[] in every module (or the backbone alone), and a position embedding
+ * that is that of from[] resampled. */
+static void expect_adapted(const SslNetwork *from_shape, const float *from, const SslNetwork *to_shape,
+                           const float *to, bool heads, const char *what)
+{
+    const Vit *a = &from_shape->vit, *b = &to_shape->vit;
+    int64_t D = a->config.embed_dim, M = a->grid * a->grid + 1, N = b->grid * b->grid + 1;
+    for (int i = 0; i < from_shape->table.count; i++) {
+        const Param *p = &from_shape->table.params[i], *q = &to_shape->table.params[i];
+        if (i == a->pos_embed || (p->module != PARAM_BACKBONE && !heads)) continue;
+        cr_expect(p->count == q->count &&
+                      memcmp(from + p->offset, to + q->offset, (size_t)p->count * sizeof *from) == 0,
+                  "%s: %s", what, p->name);
+    }
+    const float *positions = to + to_shape->table.params[b->pos_embed].offset;
+    float *wanted = memory_alloc_array((size_t)(N * D), sizeof *wanted);
+    Device *host = device_open_host();
+    Ops *ops = ops_create(host, &(OpsLimits){.width = D, .max_seqlen = M + N}, &(OpsOptions){0});
+    Tensor source =
+        tensor_2d((void *)(uintptr_t)(from + from_shape->table.params[a->pos_embed].offset), DTYPE_F32, M, D);
+    ops->pos_embed_forward(ops, tensor_2d(wanted, DTYPE_F32, N, D), source, b->grid, b->grid,
+                           b->config.interpolate_offset, b->config.interpolate_antialias);
+    cr_expect_eq(memcmp(wanted, positions, (size_t)(N * D) * sizeof *wanted), 0, "%s: pos_embed", what);
+    ops_destroy(ops);
+    device_close(host);
+    memory_free(wanted);
+}
+
+/* The high-resolution finish: weights of both roles, other crops, everything else new. */
+Test(train_state, another_training_is_gone_on_from_at_another_size)
+{
+    static const char *const plain[] = {NULL};
+    static const char *const larger[] = {"crops.global_crops_size=48", "crops.local_crops_size=24",
+                                         "train.seed=9", NULL};
+    static const char *const fresh_heads[] = {"crops.global_crops_size=48", "train.init_heads=fresh",
+                                              "dino.head_n_prototypes=48", "train.seed=9", NULL};
+    static const char *const deeper[] = {"student.depth=4", NULL};
+    TempFolder folder = temp_folder_create();
+    Training t, high, fresh, other;
+    TrainStep done;
+    Error error = {0};
+    Log log = {.silent = true};
+    begin(&t, plain);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(step(&t, false, &done, &error), STATUS_OK, "%s", error.text);
+    TempPath path = save(&t, &folder);
+
+    begin(&high, larger);
+    cr_assert_eq(train_state_init_from(&high.state, path.text, &log, &error), STATUS_OK, "%s", error.text);
+    const SslMetaArch *a = &t.state.ssl, *b = &high.state.ssl;
+    expect_adapted(&a->student, a->student.local, &b->student, b->student.local, true, "student");
+    expect_adapted(&a->teacher, a->teacher.local, &b->teacher, b->teacher.local, true, "teacher");
+    cr_expect(high.state.iteration == 0 && high.state.control[CONTROL_STEPS] == 0 &&
+              high.state.optimizer.exp_avg[7] == 0);
+    cr_expect_eq(step(&high, false, &done, &error), STATUS_OK, "%s", error.text);
+    end(&high);
+
+    begin(&fresh, fresh_heads);
+    cr_assert_eq(train_state_init_from(&fresh.state, path.text, &log, &error), STATUS_OK, "%s", error.text);
+    b = &fresh.state.ssl;
+    expect_adapted(&a->student, a->student.local, &b->student, b->student.local, false, "backbone alone");
+    end(&fresh);
+
+    begin(&other, deeper);
+    cr_expect_eq(train_state_init_from(&other.state, path.text, &log, &error), STATUS_INPUT);
+    cr_expect(strstr(error.text, "train.init_from: ") && strstr(error.text, "another architecture"), "%s",
+              error.text);
+    end(&other);
     end(&t);
     temp_folder_destroy(&folder);
 }

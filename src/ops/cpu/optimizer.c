@@ -122,8 +122,7 @@ static AdamwCoefficients coefficients_of(const AdamwUpdate *u, int64_t segment)
 {
     const OpsSegments *s = &u->segments;
     const double *control = tensor_f64(u->control);
-    bool last = tensor_i32(s->last_layer)[segment] != 0;
-    double lr = (last ? u->last_layer_lr : u->lr) * tensor_f64(s->lr_multiplier)[segment];
+    double lr = u->lr[tensor_i32(s->rate)[segment]] * tensor_f64(s->lr_multiplier)[segment];
     double weight_decay = u->weight_decay * tensor_f64(s->wd_multiplier)[segment];
     return (AdamwCoefficients){
         .keep1 = (float)u->beta1,

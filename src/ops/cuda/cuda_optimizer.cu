@@ -21,7 +21,7 @@ static const double SCALE_BACKOFF = 0.5, SCALE_GROWTH = 2.0, SCALE_INTERVAL = 20
 /* OpsSegments where kernels read it. */
 typedef struct {
     const int64_t *bounds;
-    const int32_t *module, *last_layer;
+    const int32_t *module, *rate;
     const double *lr_multiplier, *wd_multiplier;
     int count;
 } SegmentTable;
@@ -37,9 +37,9 @@ static SegmentTable segment_table(const OpsSegments *s, bool multipliers)
     t.bounds = (const int64_t *)s->bounds.data;
     t.module = tensor_i32(s->module);
     if (!multipliers) return t;
-    CHECK(tensor_count(s->last_layer) == s->count && tensor_count(s->lr_multiplier) == s->count);
+    CHECK(tensor_count(s->rate) == s->count && tensor_count(s->lr_multiplier) == s->count);
     CHECK(tensor_count(s->wd_multiplier) == s->count);
-    t.last_layer = tensor_i32(s->last_layer);
+    t.rate = tensor_i32(s->rate);
     t.lr_multiplier = tensor_f64(s->lr_multiplier);
     t.wd_multiplier = tensor_f64(s->wd_multiplier);
     return t;
@@ -243,7 +243,7 @@ typedef struct {
     const double *control;
     SegmentTable t;
     int64_t n, chunk;
-    double lr, last_layer_lr, weight_decay;
+    double lr[OPS_RATES], weight_decay;
     float keep1, take1, keep2, take2, eps;
 } AdamwRun;
 
@@ -257,7 +257,7 @@ typedef struct {
 __device__ AdamwPiece adamw_piece(const AdamwRun &a, int s, int64_t from, int64_t to)
 {
     int64_t begin = a.t.bounds[2 * s], end = a.t.bounds[2 * s + 1];
-    double lr = (a.t.last_layer[s] ? a.last_layer_lr : a.lr) * a.t.lr_multiplier[s];
+    double lr = a.lr[a.t.rate[s]] * a.t.lr_multiplier[s];
     double weight_decay = a.weight_decay * a.t.wd_multiplier[s];
     AdamwPiece piece;
     piece.begin = begin > from ? begin : from;
@@ -332,8 +332,8 @@ extern "C" void cuda_adamw(const Ops *ops, const AdamwUpdate *u)
     a.gradient = tensor_f32(u->grads);
     a.n = n;
     a.chunk = optimizer_chunk(ops, n);
-    a.lr = u->lr;
-    a.last_layer_lr = u->last_layer_lr;
+    for (int rate = 0; rate < OPS_RATES; rate++)
+        a.lr[rate] = u->lr[rate];
     a.weight_decay = u->weight_decay;
     a.keep1 = (float)u->beta1;
     a.take1 = (float)(1.0 - u->beta1);
