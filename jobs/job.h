@@ -52,8 +52,12 @@ extern const OptionSpec job_pack_options[], job_synth_options[];
 
 Status job_pack(JobContext *context, Error *error);
 Status job_pretrain(JobContext *context, Error *error);
+Status job_distill(JobContext *context, Error *error);
 Status job_synth(JobContext *context, Error *error);
 Status job_validate(JobContext *context, Error *error);
+
+extern const OptionSpec job_ablate_options[];
+Status job_ablate(JobContext *context, Error *error);
 
 extern const OptionSpec job_plan_options[];
 Status job_plan(JobContext *context, Error *error);

@@ -19,7 +19,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=slurm/site.env
 . "$here/site.env"
 DINOBATCH=$(realpath "${DINOBATCH:-$here/../build/dinobatch}")
-export DINOBATCH DINOBATCH_LAUNCH
+export DINOBATCH DINOBATCH_LAUNCH DINOBATCH_SLURM="$here"
 
 listed=$("$DINOBATCH" curate run "$plan" --output-dir "$folder" "${more[@]}" --list)
 mapfile -t steps <<<"$listed"

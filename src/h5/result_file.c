@@ -40,6 +40,7 @@ static Status fill(const H5File *file, const Result *result, Error *error)
     TRY(h5_attribute_write_text(file, "/", "subject", result->subject, error));
     TRY(h5_attribute_write_text(file, "/", "config", result->config, error));
     TRY(h5_attribute_write_text(file, "/", "version", result->version, error));
+    if (result->digest) TRY(h5_attribute_write_text(file, "/", "digest", result->digest, error));
     TRY(write_texts(file, "/name", result, offsetof(Figure, name), error));
     TRY(write_texts(file, "/unit", result, offsetof(Figure, unit), error));
     TRY(write_numbers(file, "/value", result, offsetof(Figure, value), error));
@@ -94,6 +95,15 @@ static Status read_text(const H5File *file, const char *name, const char **text,
     return STATUS_OK;
 }
 
+static Status read_digest(const H5File *file, Result *result, Error *error)
+{
+    H5AttributeInfo info;
+    TRY(h5_attribute_info(file, "/", "digest", &info, error));
+    if (info.exists) return read_text(file, "digest", &result->digest, error);
+    result->digest = memory_strdup("");
+    return STATUS_OK;
+}
+
 static Status read_confusion(const H5File *file, ResultConfusion *confusion, Error *error)
 {
     H5Kind kind;
@@ -118,6 +128,7 @@ static Status read_all(const H5File *file, Result *result, Error *error)
     TRY(read_text(file, "subject", &result->subject, error));
     TRY(read_text(file, "config", &result->config, error));
     TRY(read_text(file, "version", &result->version, error));
+    TRY(read_digest(file, result, error));
     TRY(read_texts(file, "/name", figures, offsetof(Figure, name), error));
     TRY(read_texts(file, "/unit", figures, offsetof(Figure, unit), error));
     TRY(read_numbers(file, "/value", figures, offsetof(Figure, value), error));
@@ -150,5 +161,6 @@ void result_file_fini(Result *result)
     memory_free((char *)(uintptr_t)result->subject);
     memory_free((char *)(uintptr_t)result->config);
     memory_free((char *)(uintptr_t)result->version);
+    memory_free((char *)(uintptr_t)result->digest);
     *result = (Result){0};
 }

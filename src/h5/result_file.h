@@ -26,6 +26,7 @@ typedef struct {
     const char *subject; /* what was measured: a checkpoint or a features file */
     const char *config;  /* resolved configuration, YAML */
     const char *version; /* of the program */
+    const char *digest;  /* of the experiment that it belongs to; NULL (read: ""): none */
     const Figure *figures;
     int64_t count;
     ResultConfusion confusion;

@@ -219,7 +219,7 @@ Test(curate_slurm, a_request_to_stop_goes_to_the_step_and_the_job_back_into_the_
     process_signal(&process, SIGUSR1);
     ProcessResult result = process_finish(&process, LIMIT_SECONDS);
     cr_expect_eq(result.exit_status, 128 + SIGTERM, "%d: %s%s", result.exit_status, result.out, result.err);
-    cr_expect(strstr(result.out, "step 5: status 75"), "%s", result.out);
+    cr_expect(strstr(result.out, "status 75"), "%s", result.out);
     process_result_fini(&result);
     char *text = temp_folder_read(&temp, "scontrol.txt");
     cr_expect_str_eq(text, "requeue 9_5\n");
