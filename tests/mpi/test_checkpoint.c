@@ -197,6 +197,7 @@ Test(checkpoint, killed_ten_times_while_saving)
 {
     Rng rng = rng_at((uint64_t)time(NULL), RNG_TEST, 3, (uint64_t)getpid());
     for (int round = 0; round < 10; round++) {
+        bool saved = access(in_folder("last_checkpoint").text, F_OK) == 0; /* a short round may save nothing */
         Process storm = process_start_case(3, "checkpoint_storm", WORDS(temp.path));
         cr_assert(process_wait_for_error_text(&storm, "storm begins", 20));
         int rank = (int)rng_integer(&rng, 0, 2);
@@ -211,8 +212,7 @@ Test(checkpoint, killed_ten_times_while_saving)
         cr_assert_null(strstr(result.err, "not usable"), "round %d: %s", round, result.err);
         cr_assert_null(strstr(result.err, "does not hold"), "round %d: %s", round, result.err);
         bool resumed = strstr(result.err, "loaded iteration") != NULL;
-        bool saved = access(in_folder("last_checkpoint").text, F_OK) == 0;
-        cr_assert(round == 0 || resumed || !saved, "round %d did not resume: %s", round, result.err);
+        cr_assert(resumed || !saved, "round %d did not resume: %s", round, result.err);
         process_result_fini(&result);
     }
     cr_assert_eq(access(in_folder("last_checkpoint").text, F_OK), 0, "not one save in ten rounds");
