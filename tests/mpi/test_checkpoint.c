@@ -197,7 +197,8 @@ Test(checkpoint, killed_ten_times_while_saving)
 {
     Rng rng = rng_at((uint64_t)time(NULL), RNG_TEST, 3, (uint64_t)getpid());
     for (int round = 0; round < 10; round++) {
-        bool saved = access(in_folder("last_checkpoint").text, F_OK) == 0; /* a short round may save nothing */
+        bool saved =
+            access(in_folder("last_checkpoint").text, F_OK) == 0; /* a short round may save nothing */
         Process storm = process_start_case(3, "checkpoint_storm", WORDS(temp.path));
         cr_assert(process_wait_for_error_text(&storm, "storm begins", 20));
         int rank = (int)rng_integer(&rng, 0, 2);
