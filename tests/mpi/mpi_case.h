@@ -75,6 +75,7 @@ int64_t mpi_case_number(const MpiCase *c, int index, int64_t fallback);
     X(checkpoint_storm) \
     X(checkpoint_full) \
     X(checkpoint_bandwidth) \
+    X(linear_peer) \
     X(train) \
     X(train_poison)
 /* clang-format on */

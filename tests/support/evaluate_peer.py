@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Compare `dinobatch evaluate knn` and `evaluate logreg` with scikit-learn on the same features files.
+"""Compare `dinobatch evaluate knn` and `evaluate logreg` with scikit-learn, and the linear probe with SGD in NumPy,
+on the same features files.
 
 With --golden prints the numbers that tests/unit/test_logistic_regression.c holds. Without scikit-learn it
 says so and exits 0. Exits 1 where an objective differs by more than 1e-6 of it, or an accuracy by more than 0.2 points.
 """
-import argparse, json, math, os, subprocess, sys
+import argparse, json, math, os, subprocess, sys, tempfile
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument("--train-features")
@@ -68,6 +69,36 @@ def read(path):
         return f["features"][:].astype(np.float32), f["labels"][:]
 
 
+def linear_probe(steps=800, batch=256):
+    """The reference's SGD (momentum 0.9, cosine, no decay) from the program's own weights, on the same batches."""
+    program = os.environ.get("MPI_CASE_BIN", "build/tests/mpi_case")
+    with tempfile.NamedTemporaryFile() as weights:
+        words = [program, "linear_peer", args.train_features, args.val_features, weights.name, str(steps)]
+        printed = subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout.decode()
+        mine = [tuple(map(float, line.split())) for line in printed.splitlines()]
+        w = np.fromfile(weights.name, np.float32).reshape(len(mine), -1, x.shape[1])
+    b = np.zeros(w.shape[:2], np.float32)
+    vw, vb, bad = np.zeros_like(w), np.zeros_like(b), 0
+    for step in range(steps):
+        rows = (step * batch + np.arange(batch)) * 7919 % len(x)
+        for k, (rate, _) in enumerate(mine):
+            scores = x[rows] @ w[k].T + b[k]
+            p = np.exp(scores - scores.max(1, keepdims=True))
+            p /= p.sum(1, keepdims=True)
+            p[np.arange(batch), y[rows]] -= 1
+            p /= batch
+            vw[k] = 0.9 * vw[k] + p.T @ x[rows]
+            vb[k] = 0.9 * vb[k] + p.sum(0)
+            now = np.float32(rate * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            w[k] -= now * vw[k]
+            b[k] -= now * vb[k]
+    for k, (rate, top1) in enumerate(mine):
+        theirs = 100 * ((vx @ w[k].T + b[k]).argmax(1) == vy).mean()
+        print(f"linear, learning rate {rate:g}: top-1 {top1:.3f} %, NumPy {theirs:.3f} %")
+        bad += abs(top1 - theirs) > 0.2
+    return bad
+
+
 if args.golden:
     golden()
     sys.exit(0)
@@ -89,4 +120,5 @@ for c in args.c:
     print(f"C = {c:g}: objective {mine['objective']:.10g}, scikit-learn {theirs:.10g} ({off:.1e} of it); "
           f"top-1 {mine['logreg_top1']:.3f} %, scikit-learn {top1:.3f} %")
     bad += off > 1e-6 or abs(mine["logreg_top1"] - top1) > 0.2
+bad += linear_probe()
 sys.exit(1 if bad else 0)
