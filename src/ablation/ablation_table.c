@@ -264,6 +264,7 @@ static Status hash_config(const AblationTable *table, int row, uint64_t *hash, E
         status = override(&config, table->base.keys.texts[i], error);
     for (int i = 0; i < settings.count && status == STATUS_OK; i++)
         status = override(&config, settings.texts[i], error);
+    if (status == STATUS_OK) status = config_check(&config, error);
     ConfigDiff diff = {0};
     if (status == STATUS_OK) config_diff_init(&diff, &plain, &config);
     for (int i = 0; i < diff.count; i++) {

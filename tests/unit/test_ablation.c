@@ -4,30 +4,33 @@
 
 #include "ablation/ablation_report.h"
 #include "base/memory.h"
+#include "config/config.h"
 #include "h5/result_file.h"
 
 #include <criterion/criterion.h>
+#include <glob.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-static const char TABLE[] = "name: t\n"
-                            "title: Two | rows\n"
-                            "source: a paper\n"
-                            "base: {optim: {epochs: 3}}\n"
-                            "settings: ['train.dataset_path=folder:{root}/a']\n"
-                            "cumulative: true\n"
-                            "seeds: [0, 7]\n"
-                            "evaluations:\n"
-                            "  - {name: knn, words: [evaluate, knn], settings: ['evaluation.knn_k=[20]']}\n"
-                            "columns:\n"
-                            "  - {name: k-NN, of: knn, figure: knn_top1_k20, unit: '%'}\n"
-                            "rows:\n"
-                            "  - {name: first, settings: [student.layerscale=0], published: [72.9]}\n"
-                            "  - {name: 'aside, one', settings: [student.patch_size=14], aside: true}\n"
-                            "  - {name: second, settings: [optim.epochs=5], published: ['-']}\n"
-                            "  - {name: third, job: distill, after: first, settings: "
-                            "['distillation.checkpoint_path={after}']}\n";
+static const char TABLE[] =
+    "name: t\n"
+    "title: Two | rows\n"
+    "source: a paper\n"
+    "base: {optim: {epochs: 30}}\n"
+    "settings: ['train.dataset_path=folder:{root}/a']\n"
+    "cumulative: true\n"
+    "seeds: [0, 7]\n"
+    "evaluations:\n"
+    "  - {name: knn, words: [evaluate, knn], settings: ['evaluation.knn_k=[20]']}\n"
+    "columns:\n"
+    "  - {name: k-NN, of: knn, figure: knn_top1_k20, unit: '%'}\n"
+    "rows:\n"
+    "  - {name: first, settings: [student.layerscale=0], published: [72.9]}\n"
+    "  - {name: 'aside, one', settings: [student.num_register_tokens=4], aside: true}\n"
+    "  - {name: second, settings: [optim.epochs=50], published: ['-']}\n"
+    "  - {name: third, job: distill, after: first, settings: "
+    "['distillation.checkpoint_path={after}']}\n";
 
 /* TABLE with `from` replaced by `to` where that is not NULL. */
 static Status load(AblationTable *table, const char *from, const char *to, Error *error)
@@ -59,9 +62,9 @@ Test(ablation, rows_have_the_settings_above_them)
     cr_assert_eq(second.count, 3);
     cr_expect_str_eq(second.texts[0], "train.dataset_path=folder:{root}/a");
     cr_expect_str_eq(second.texts[1], "student.layerscale=0");
-    cr_expect_str_eq(second.texts[2], "optim.epochs=5", "a row aside is not above others");
+    cr_expect_str_eq(second.texts[2], "optim.epochs=50", "a row aside is not above others");
     cr_assert_eq(aside.count, 3);
-    cr_expect_str_eq(aside.texts[2], "student.patch_size=14");
+    cr_expect_str_eq(aside.texts[2], "student.num_register_tokens=4");
     cr_expect(ablation_table_published(&table, 0, 0) == 72.9 &&
               isnan(ablation_table_published(&table, 2, 0)) && isnan(ablation_table_published(&table, 3, 0)));
     char *filled = ablation_table_fill("x={after}/{root}/{after}", "R", "A B");
@@ -95,13 +98,13 @@ Test(ablation, a_digest_is_of_what_is_measured)
     expect_digest(2, "name: second", "name: other", false);
     expect_digest(0, "72.9", "1", false);
     expect_digest(0, "[0, 7]", "[3]", false);
-    expect_digest(0, "{epochs: 3}", "{epochs: 3, clip_grad: 3.0}", false); /* the default */
-    expect_digest(0, "{epochs: 3}", "{epochs: 4}", true);
-    expect_digest(2, "{epochs: 3}", "{epochs: 4}", false); /* the row has its own */
+    expect_digest(0, "{epochs: 30}", "{epochs: 30, clip_grad: 3.0}", false); /* the default */
+    expect_digest(0, "{epochs: 30}", "{epochs: 40}", true);
+    expect_digest(2, "{epochs: 30}", "{epochs: 40}", false); /* the row has its own */
     expect_digest(0, "[20]", "[10]", true);
     expect_digest(2, "layerscale=0", "layerscale=1", true); /* of a row above */
     expect_digest(3, "layerscale=0", "layerscale=1", true); /* of the row before */
-    expect_digest(2, "patch_size=14", "patch_size=7", false);
+    expect_digest(2, "num_register_tokens=4", "num_register_tokens=2", false);
     expect_digest(3, "job: distill", "job: pretrain", true);
 }
 
@@ -129,11 +132,58 @@ Test(ablation, what_makes_no_sense_is_refused_with_the_line)
         cr_expect(strstr(error.text, cases[i].said), "%s: %s", cases[i].said, error.text);
         ablation_table_fini(&table);
     }
-    AblationTable table = loaded("optim.epochs=5", "optim.epoch=5");
+    AblationTable table = loaded("optim.epochs=50", "optim.epoch=50");
     char digest[ABLATION_DIGEST];
     Error error = {0};
     cr_expect_eq(ablation_table_digest(&table, 2, digest, &error), STATUS_INPUT);
     cr_expect(strstr(error.text, "row second: ") && strstr(error.text, "optim.epochs"), "%s", error.text);
+    ablation_table_fini(&table);
+}
+
+/* Every row of a table that comes with the program is a configuration; the recipe is Table 1, and ends where
+ * the reference's own file is. */
+Test(ablation, shipped_tables_are_whole)
+{
+    glob_t found;
+    cr_assert_eq(glob("jobs/configs/ablations/*.yaml", 0, NULL, &found), 0);
+    for (size_t f = 0; f < found.gl_pathc; f++) {
+        AblationTable table;
+        Error error = {0};
+        cr_assert_eq(ablation_table_load(&table, found.gl_pathv[f], &error), STATUS_OK, "%s", error.text);
+        for (int row = 0; row < table.row_count; row++) {
+            char digest[ABLATION_DIGEST];
+            cr_expect_eq(ablation_table_digest(&table, row, digest, &error), STATUS_OK, "%s", error.text);
+        }
+        ablation_table_fini(&table);
+    }
+    globfree(&found);
+
+    AblationTable table;
+    Error error = {0};
+    Config last, reference;
+    cr_assert_eq(ablation_table_load(&table, "jobs/configs/ablations/recipe.yaml", &error), STATUS_OK);
+    cr_assert(table.row_count == 12 && ablation_table_published(&table, 11, 1) == 84.5);
+    config_init(&last);
+    config_init(&reference);
+    cr_assert_eq(config_load_file(&reference, "jobs/configs/train/vitl14.yaml", &error), STATUS_OK, "%s",
+                 error.text);
+    cr_assert_eq(config_load_file(&last, table.base.files.texts[0], &error), STATUS_OK, "%s", error.text);
+    YamlTexts settings = ablation_table_settings(&table, 11);
+    for (int i = 0; i < settings.count; i++) {
+        char *filled = ablation_table_fill(settings.texts[i], "r", NULL);
+        cr_assert_eq(config_override(&last, filled, &error), STATUS_OK, "%s", error.text);
+        memory_free(filled);
+    }
+    static const char *const own[] = {"train.dataset_path", "train.global_batch_size"};
+    ConfigDiff diff;
+    config_diff_init(&diff, &reference, &last);
+    for (int i = 0; i < diff.count; i++)
+        cr_expect(strcmp(diff.items[i].key, own[0]) == 0 || strcmp(diff.items[i].key, own[1]) == 0,
+                  "%s is %s, not %s", diff.items[i].key, diff.items[i].after, diff.items[i].before);
+    config_diff_fini(&diff);
+    yaml_texts_fini(&settings);
+    config_fini(&last);
+    config_fini(&reference);
     ablation_table_fini(&table);
 }
 
@@ -164,7 +214,7 @@ static AblationState state_of(const AblationTable *table, int row, const char *s
 Test(ablation, a_report_of_known_figures)
 {
     TempFolder folder = temp_folder_create();
-    AblationTable table = loaded(NULL, NULL), changed = loaded("optim.epochs=5", "optim.epochs=6");
+    AblationTable table = loaded(NULL, NULL), changed = loaded("optim.epochs=50", "optim.epochs=60");
     cr_expect_eq(state_of(&table, 0, "0", &folder), ABLATION_MISSING);
     measure(&table, 0, "0", &folder, 30.0);
     measure(&table, 0, "7", &folder, 32.0);
