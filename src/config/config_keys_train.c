@@ -116,7 +116,9 @@ const ConfigKey CONFIG_KEYS_TRAIN[] = {
          "bit for bit reproducible on several GPUs, too: keeps NCCL from sums that are not; everything "
          "else always is"),
      .may_change = true, .ours = true},
-    {CONFIG_KEY(compute.threads, "0", "threads of a rank; 0 = as many as the cores that it may use"),
+    {CONFIG_KEY(
+         compute.threads, "0",
+         "threads of a rank; 0 = its share of the cores, at most OMP_NUM_THREADS or SLURM_CPUS_PER_TASK"),
      .low = 0, .high = 4096, .may_change = true, .ours = true},
     {CONFIG_KEY(compute.attention, "auto",
                 "which attention kernels a GPU uses in 16 bits: sm80 = mma.sync, sm90 = wgmma (compute "

@@ -11,7 +11,16 @@
 #include <math.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* `count`, or less where the environment says so; of a list ("4,2") its first number counts. */
+static int at_most(int count, const char *variable)
+{
+    const char *text = getenv(variable);
+    long most = text ? strtol(text, NULL, 10) : 0;
+    return most > 0 && most < count ? (int)most : count;
+}
 
 int train_state_threads(const Config *config, int ranks_on_node)
 {
@@ -19,7 +28,7 @@ int train_state_threads(const Config *config, int ranks_on_node)
     cpu_set_t cores;
     int count = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
     int share = count / (ranks_on_node > 0 ? ranks_on_node : 1);
-    return share > 1 ? share : 1;
+    return at_most(at_most(share > 1 ? share : 1, "OMP_NUM_THREADS"), "SLURM_CPUS_PER_TASK");
 }
 
 /* [count] of the device's memory, or NULL for nothing. */

@@ -67,8 +67,9 @@ typedef struct {
     size_t resident_before; /* bytes of this process, before anything here was made */
 } TrainState;
 
-/* Threads of this rank: compute.threads, or its share of the cores it may run on among the ranks of its node.
- */
+/* Threads of this rank: compute.threads, or its share of the cores it may run on among the ranks of its node,
+ * at most OMP_NUM_THREADS and SLURM_CPUS_PER_TASK: where Slurm binds nobody, a rank sees cores that are not
+ * its. */
 int train_state_threads(const Config *config, int ranks_on_node);
 
 /* Deals groups and parts of weights, builds the networks with initial weights and plans memory. Writes the

@@ -10,6 +10,7 @@
 #include <hdf5.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* A run on one process with its data. */
@@ -320,4 +321,24 @@ Test(train_state, another_training_is_gone_on_from_at_another_size)
     end(&other);
     end(&t);
     temp_folder_destroy(&folder);
+}
+
+Test(train_state, a_rank_takes_no_more_threads_than_it_was_given)
+{
+    Config config;
+    config_init(&config);
+    unsetenv("SLURM_CPUS_PER_TASK");
+    unsetenv("OMP_NUM_THREADS");
+    int all = train_state_threads(&config, 1);
+    cr_expect_eq(train_state_threads(&config, 2 * all), 1);
+    setenv("SLURM_CPUS_PER_TASK", "1", 1);
+    cr_expect_eq(train_state_threads(&config, 1), 1);
+    setenv("SLURM_CPUS_PER_TASK", "4096", 1);
+    setenv("OMP_NUM_THREADS", "", 1);
+    cr_expect_eq(train_state_threads(&config, 1), all);
+    setenv("OMP_NUM_THREADS", "1,8", 1);
+    cr_expect_eq(train_state_threads(&config, 1), 1);
+    config.compute.threads = 3;
+    cr_expect_eq(train_state_threads(&config, 1), 3, "the key is more than a guess");
+    config_fini(&config);
 }
