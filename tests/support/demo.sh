@@ -34,7 +34,7 @@ if [[ $# -gt 0 && $1 != *=* ]]; then
     # Two parts of at most 1000 without a picture in common; fewer neighbours vote where there are few.
     ((apart = 2 * (count / part / 2000 + 1), votes = count / part / apart / 2))
     bank="$pictures;stride=$apart" queries="$pictures;offset=$((apart / 2));stride=$apart"
-    data+=(evaluation.eval_period_iterations=900 evaluation.knn_k="[$((votes > 20 ? 20 : votes > 1 ? votes : 1))]"
+    data+=(evaluation.eval_period_iterations=2000 evaluation.knn_k="[$((votes > 20 ? 20 : votes > 1 ? votes : 1))]"
       evaluation.train_dataset_path="$bank" evaluation.val_dataset_path="$queries")
   fi
 else
