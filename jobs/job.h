@@ -45,6 +45,7 @@ Status job_table_invoke(const JobContext *outer, int argc, char **argv, Error *e
 
 extern const OptionSpec job_bench_options[];
 Status job_bench(JobContext *context, Error *error);
+extern const OptionSpec job_doctor_options[];
 Status job_doctor(JobContext *context, Error *error);
 extern const OptionSpec job_convert_options[];
 Status job_convert(JobContext *context, Error *error);

@@ -1,10 +1,14 @@
-/* job_doctor.c - what this build and this machine can do, as a table and as JSON.
+/* job_doctor.c - what this build and this machine can do, and whether jobs will run on this site, as a table
+ * and as JSON.
  *
- * It looks and reports; it changes nothing and measures nothing (that is `bench`).
+ *   dinobatch doctor [--output-dir DIR] [--starts N] [--limit SECONDS] [--facts]
+ *
+ * It looks, tries and reports; it leaves nothing behind and measures nothing (that is `bench`).
  */
 #include "base/memory.h"
+#include "data/data_spec.h"
 #include "device/device_facts.h"
-#include "job.h"
+#include "job_doctor_checks.h"
 #include "run/libraries.h"
 #include "run/version.h"
 
@@ -15,7 +19,22 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { FACTS_MAX = 64, FACT_BYTES = 256 };
+enum {
+    FACTS_MAX = 64,
+    FACT_BYTES = 256,
+    STARTS_DEFAULT = 8,
+    STARTS_MAX = 256,
+    LIMIT_DEFAULT = 30,
+    LIMIT_MAX = 3600
+};
+
+const OptionSpec job_doctor_options[] = {
+    {"starts", "N",
+     "one-rank jobs to start at once, as job arrays do (default: a core each, 8 at most; 0: none)", false},
+    {"limit", "SECONDS", "of each check that may hang (default: 30)", false},
+    {"facts", NULL, "what is there only, no checks", false},
+    {0},
+};
 
 typedef struct {
     const char *group; /* static */
@@ -156,7 +175,7 @@ static void print_table(const Facts *facts)
     }
 }
 
-static void print_json(const Facts *facts)
+static void print_json(const Facts *facts, const DoctorChecks *checks)
 {
     cJSON *tree = cJSON_CreateObject();
     for (int i = 0; i < facts->count; i++) {
@@ -165,25 +184,103 @@ static void print_json(const Facts *facts)
         if (!group) group = cJSON_AddObjectToObject(tree, fact->group);
         cJSON_AddStringToObject(group, fact->name, fact->value);
     }
+    cJSON *group = checks->count ? cJSON_AddObjectToObject(tree, "checks") : NULL;
+    for (int i = 0; i < checks->count; i++) {
+        cJSON *check = cJSON_AddObjectToObject(group, checks->checks[i].name);
+        cJSON_AddStringToObject(check, "verdict", doctor_checks_word(checks->checks[i].verdict));
+        cJSON_AddStringToObject(check, "text", checks->checks[i].text);
+    }
     char *text = cJSON_PrintUnformatted(tree);
     puts(text);
     cJSON_free(text);
     cJSON_Delete(tree);
 }
 
-Status job_doctor(JobContext *context, Error *error)
+/* --- checks --- */
+
+const char *doctor_checks_word(DoctorVerdict verdict)
 {
-    (void)error;
-    if (comm_rank(context->comm) != 0) return STATUS_OK;
-    Facts *facts = memory_alloc(sizeof *facts);
+    static const char *const words[] = {[DOCTOR_OK] = "ok",
+                                        [DOCTOR_SKIPPED] = "skipped",
+                                        [DOCTOR_WARNING] = "warning",
+                                        [DOCTOR_FAILED] = "failed"};
+    return words[verdict];
+}
+
+void doctor_checks_add(DoctorChecks *checks, const char *name, DoctorVerdict verdict, const char *format, ...)
+{
+    if (!checks->speaks || checks->count == DOCTOR_CHECKS_MAX) return;
+    DoctorCheck *check = &checks->checks[checks->count++];
+    check->name = name;
+    check->verdict = verdict;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(check->text, sizeof check->text, format, arguments);
+    va_end(arguments);
+    printf("%-10s %-22s %-8s %s\n", checks->count == 1 ? "checks" : "", name, doctor_checks_word(verdict),
+           check->text);
+    fflush(stdout); /* the next one may end the job */
+}
+
+/* The names of those that failed. */
+static Status sum_up(const DoctorChecks *checks, Error *error)
+{
+    char names[256] = "";
+    int failed = 0;
+    for (int i = 0; i < checks->count; i++) {
+        size_t used = strlen(names);
+        if (checks->checks[i].verdict != DOCTOR_FAILED) continue;
+        snprintf(names + used, sizeof names - used, "%s%s", failed++ ? ", " : "", checks->checks[i].name);
+    }
+    if (failed == 0) return STATUS_OK;
+    return status_fail(error, STATUS_FAILED, "%d of %d checks failed: %s", failed, checks->count, names);
+}
+
+/* *value, unless the option says another one. */
+static Status parse_number(const Options *options, const char *name, int64_t least, int64_t most,
+                           int64_t *value, Error *error)
+{
+    const char *text = options_get(options, name);
+    if (!text) return STATUS_OK;
+    *value = data_spec_number(text, strlen(text));
+    if (*value >= least && *value <= most) return STATUS_OK;
+    return status_fail(error, STATUS_INPUT, "--%s %s: expected a number from %lld to %lld", name, text,
+                       (long long)least, (long long)most);
+}
+
+static void print_facts(Facts *facts, const Run *run)
+{
     add_build(facts);
     add_libraries(facts);
-    add_ranks(facts, context->run);
+    add_ranks(facts, run);
     add_machine(facts);
     add_devices(facts);
     add_slurm(facts);
     print_table(facts);
-    if (context->json) print_json(facts);
+    fflush(stdout);
+}
+
+Status job_doctor(JobContext *context, Error *error)
+{
+    const Options *options = context->options;
+    int64_t cores = sysconf(_SC_NPROCESSORS_ONLN), limit = LIMIT_DEFAULT;
+    int64_t starts = cores < STARTS_DEFAULT ? cores : STARTS_DEFAULT;
+    TRY(parse_number(options, "starts", 0, STARTS_MAX, &starts, error));
+    TRY(parse_number(options, "limit", 1, LIMIT_MAX, &limit, error));
+    Facts *facts = memory_alloc(sizeof *facts);
+    DoctorChecks *checks = memory_alloc(sizeof *checks);
+    checks->speaks = comm_rank(context->comm) == 0;
+    checks->limit = (double)limit;
+    if (checks->speaks) print_facts(facts, context->run);
+    if (!options_get(options, "facts")) {
+        doctor_launch_check(checks);
+        doctor_starts_check(checks, starts);
+        doctor_gpus_check(checks, context->run);
+        doctor_folder_check(checks, context->run, options->output_dir);
+    }
+    if (checks->speaks && context->json) print_json(facts, checks);
+    Status status = comm_agree(context->comm, sum_up(checks, error), error);
     memory_free(facts);
-    return STATUS_OK;
+    memory_free(checks);
+    return status;
 }

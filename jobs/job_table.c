@@ -55,7 +55,11 @@ const Job JOB_TABLE[] = {
      {job_bench_options, NULL, 0, 0},
      job_bench,
      false},
-    {"doctor", "what this build and this machine can do", {0}, job_doctor, false},
+    {"doctor",
+     "what this build and this machine can do, and whether jobs will run here",
+     {job_doctor_options, NULL, 0, 0},
+     job_doctor,
+     false},
     {0},
 };
 enum { JOB_COUNT = sizeof JOB_TABLE / sizeof *JOB_TABLE - 1 };

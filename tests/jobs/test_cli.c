@@ -43,6 +43,7 @@ ParameterizedTestParameters(cli, refuses_with_one_line_and_status_2)
         {{"doctor", "optim.epoch=3"}, "optim.epochs"},
         {{"doctor", "optim.epochs=many"}, "optim.epochs: expected an integer"},
         {{"doctor", "crops.global_crops_size=-5"}, "crops.global_crops_size"},
+        {{"doctor", "dino.head_nlayers=9"}, "dino.head_nlayers: expected an integer from 1 to 8"},
         {{"doctor", "--config-file", "/nonexistent/x.yaml"}, "/nonexistent/x.yaml"},
         {{"doctor", "--print-config", "optim.epochs=[1]"}, "optim.epochs"},
     };
@@ -119,7 +120,7 @@ Test(cli, print_config_resolves_and_reads_back, .timeout = 60)
 /* Rank 0 alone speaks: results and complaints come once, whatever the rank count. */
 Test(cli, speaks_once_on_two_ranks, .timeout = 60)
 {
-    ProcessResult good = run(2, (const char *[]){"doctor", "--json", NULL});
+    ProcessResult good = run(2, (const char *[]){"doctor", "--facts", "--json", NULL});
     cr_assert_eq(good.exit_status, 0, "%s", good.err);
     const char *json = strrchr(good.out, '{'), *last = good.out + strlen(good.out) - 2;
     cr_expect(json && *last == '}', "%s", good.out);
