@@ -2,15 +2,15 @@
  * transformers and of timm.
  *
  *   dinobatch convert FILE.safetensors|INDEX.safetensors.index.json|FOLDER CHECKPOINT.h5
- *                     [--heads N] [--image-size PIXELS]
+ *                     [--heads N] [--image-size PIXELS] [--ssl-heads keep|drop]
  *                     [--config-file FILE] [key=value ...]
  *   dinobatch convert CHECKPOINT.h5|RUN_FOLDER FILE.safetensors [--which teacher|student]
  *                     [--names reference|huggingface|timm] [--dtype float32|float16|bfloat16]
- *                     [--image-size PIXELS]
+ *                     [--image-size PIXELS] [--ssl-heads keep|drop]
  *   dinobatch convert SSCD.safetensors WEIGHTS.h5
  *
- * What comes in is a backbone: a checkpoint with a teacher alone, for all that evaluates and for
- * student.pretrained_weights. No other direction, and no heads.
+ * What comes in is a checkpoint with a teacher alone, for all that evaluates, for student.pretrained_weights
+ * and, with its DINO and iBOT heads, for a distillation. Students and optimizers stay where they are.
  */
 #include "base/memory.h"
 #include "ckpt/descriptor_file.h"
@@ -22,8 +22,10 @@
 #include "job_convert_config.h"
 #include "job_convert_huggingface.h"
 #include "run/version.h"
+#include "ssl/ssl_meta_arch.h"
 
 #include <cjson/cJSON.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +39,11 @@ const OptionSpec job_convert_options[] = {
     {"which", "teacher|student", "whose weights of a checkpoint (default: teacher)", false},
     {"dtype", "float32|float16|bfloat16", "of what is written as safetensors (default: float32)", false},
     {"heads", "N", "attention heads of a file that is read (default: 64 numbers a head)", false},
+    {"ssl-heads", "keep|drop",
+     "DINO and iBOT heads, under the reference's names (default: keep what is read as safetensors, drop what "
+     "is "
+     "written)",
+     false},
     {"image-size", "PIXELS", "resample the position embedding to pictures of this side", false},
     {0},
 };
@@ -48,6 +55,7 @@ typedef struct {
     SafetensorsType type; /* of what is written */
     CheckpointRole role;
     int64_t heads, image_size; /* 0: not given */
+    bool ssl_heads;            /* are taken along where there are any */
 } Request;
 
 /* Weights with the network that they are of. */
@@ -87,6 +95,19 @@ static Status parse_type(const char *word, SafetensorsType *type, Error *error)
     return status_fail(error, STATUS_INPUT, "--dtype %s: expected float32, float16 or bfloat16", word);
 }
 
+static Status parse_ssl_heads(const Options *options, Request *request, Error *error)
+{
+    const char *word = options_get(options, "ssl-heads");
+    request->ssl_heads = word ? strcmp(word, "keep") == 0 : !request->writes_safetensors;
+    if (word && !request->ssl_heads && strcmp(word, "drop") != 0)
+        return status_fail(error, STATUS_INPUT, "--ssl-heads %s: expected keep or drop", word);
+    if (!request->writes_safetensors || !request->ssl_heads || request->naming == VIT_NAMES_REFERENCE)
+        return STATUS_OK;
+    return status_fail(error, STATUS_INPUT,
+                       "--ssl-heads keep: %s has no names for them, --names reference has",
+                       vit_names_word(request->naming));
+}
+
 static Status parse(const Options *options, Request *request, Error *error)
 {
     const char *names = options_get(options, "names"), *which = options_get(options, "which");
@@ -107,7 +128,27 @@ static Status parse(const Options *options, Request *request, Error *error)
         return status_fail(error, STATUS_INPUT, "--heads is for reading FILE.safetensors");
     TRY(vit_names_parse(&request->naming, names, error));
     TRY(parse_type(type, &request->type, error));
+    TRY(parse_ssl_heads(options, request, error));
     return eval_model_role(&request->role, which, error);
+}
+
+/* A network's parameters, with the heads of `config` unless that is NULL; network_fini. */
+static void network_build(Network *network, const VitConfig *vit, const Config *config)
+{
+    DinoHead dino, ibot;
+    param_table_init(&network->table);
+    vit_build(&network->vit, vit, &network->table);
+    if (config) ssl_build_heads(config, vit->embed_dim, &dino, &ibot, &network->table);
+}
+
+static void network_fini(Network *network)
+{
+    if (network->vit.blocks) {
+        vit_fini(&network->vit);
+        param_table_fini(&network->table);
+    }
+    memory_free(network->flat);
+    *network = (Network){0};
 }
 
 /* --- another grid --- */
@@ -121,46 +162,54 @@ static Status check_grid(const Vit *vit, int64_t image_size, Error *error)
                        (long long)image_size, (long long)patch, (long long)patch * VIT_WEIGHTS_GRID_MAX);
 }
 
-/* `other` = the same network for pictures of that side; network_fini. */
-static Status resample(const Vit *vit, const ParamTable *table, const float *flat, int64_t image_size,
-                       Network *other, Error *error)
+/* *network becomes the same one, with the heads of `config` unless that is NULL, for pictures of that side.
+ */
+static Status resample(Network *network, const Config *config, int64_t image_size, Error *error)
 {
-    TRY(check_grid(vit, image_size, error));
-    VitConfig config = vit->config;
-    config.img_size = image_size;
-    param_table_init(&other->table);
-    vit_build(&other->vit, &config, &other->table);
-    other->flat = memory_alloc_array((size_t)other->table.flat_count, sizeof *other->flat);
+    Network other = {0};
+    VitConfig vit = network->vit.config;
+    if (image_size == vit.img_size) return STATUS_OK;
+    TRY(check_grid(&network->vit, image_size, error));
+    vit.img_size = image_size;
+    network_build(&other, &vit, config);
+    other.flat = memory_alloc_array((size_t)other.table.flat_count, sizeof *other.flat);
     Device *host = device_open_host();
     Ops *ops = ops_create(host, &(OpsLimits){.max_seqlen = VIT_WEIGHTS_GRID_MAX}, &(OpsOptions){0});
-    vit_weights_resample(vit, table, flat, &other->vit, &other->table, other->flat, ops);
+    vit_weights_resample(&network->vit, &network->table, network->flat, &other.vit, &other.table, other.flat,
+                         ops);
     ops_destroy(ops);
     device_close(host);
+    network_fini(network);
+    *network = other;
     return STATUS_OK;
-}
-
-static void network_fini(Network *network)
-{
-    if (network->vit.blocks) {
-        vit_fini(&network->vit);
-        param_table_fini(&network->table);
-    }
-    memory_free(network->flat);
-    *network = (Network){0};
 }
 
 /* --- telling --- */
 
-static void print_result(const JobContext *context, const Request *request, const VitConfig *v,
+/* Prototypes of a network's head; 0: it has none. */
+static int64_t prototypes(const Network *network, ParamModule module)
+{
+    int id = param_table_find(&network->table, module, "last_layer.weight_g");
+    return id < 0 ? 0 : network->table.params[id].shape[0];
+}
+
+static void print_result(const JobContext *context, const Request *request, const Network *network,
                          VitNaming naming)
 {
     if (comm_rank(context->comm) != 0) return;
+    const VitConfig *v = &network->vit.config;
     const char *names = vit_names_word(naming), *layer = v->swiglu ? "swiglufused" : "mlp";
+    int64_t dino = prototypes(network, PARAM_DINO_HEAD), ibot = prototypes(network, PARAM_IBOT_HEAD);
     if (!context->json) {
+        char heads[96] = "";
+        if (dino) snprintf(heads, sizeof heads, ", a DINO head of %lld prototypes", (long long)dino);
+        size_t used = strlen(heads);
+        if (ibot) snprintf(heads + used, sizeof heads - used, ", an iBOT head of %lld", (long long)ibot);
         printf("%s: %lld blocks of %lld, %lld heads, %s, patches of %lld, %lld registers, native at %lld "
-               "pixels; %s names in the safetensors file\n",
+               "pixels%s; %s names in the safetensors file\n",
                request->to, (long long)v->depth, (long long)v->embed_dim, (long long)v->num_heads, layer,
-               (long long)v->patch_size, (long long)v->num_register_tokens, (long long)v->img_size, names);
+               (long long)v->patch_size, (long long)v->num_register_tokens, (long long)v->img_size, heads,
+               names);
         return;
     }
     cJSON *tree = cJSON_CreateObject();
@@ -174,6 +223,8 @@ static void print_result(const JobContext *context, const Request *request, cons
     cJSON_AddNumberToObject(tree, "patch_size", (double)v->patch_size);
     cJSON_AddNumberToObject(tree, "registers", (double)v->num_register_tokens);
     cJSON_AddNumberToObject(tree, "image_size", (double)v->img_size);
+    cJSON_AddNumberToObject(tree, "dino_prototypes", (double)dino);
+    cJSON_AddNumberToObject(tree, "ibot_prototypes", (double)ibot);
     char *text = cJSON_PrintUnformatted(tree);
     puts(text);
     cJSON_free(text);
@@ -182,35 +233,66 @@ static void print_result(const JobContext *context, const Request *request, cons
 
 /* --- out --- */
 
+/* All of a role's tensors; what training saves is finite, and safetensors files have to be. Collective over
+ * COMM. */
+static Status load_with_heads(const JobContext *context, const EvalModel *model, Network *network,
+                              Error *error)
+{
+    ShardMap map;
+    uint64_t digest;
+    network_build(network, &model->vit.config, &model->config);
+    network->flat = memory_alloc_array((size_t)network->table.flat_count, sizeof *network->flat);
+    shard_map_init_whole(&map, &network->table, context->comm);
+    Status status =
+        checkpoint_load_network(model->path, model->role, &map, network->flat, &digest, context->comm, error);
+    shard_map_fini(&map);
+    for (int64_t i = 0; status == STATUS_OK && i < network->table.flat_count; i++)
+        if (!isfinite(network->flat[i]))
+            status = status_fail(error, STATUS_INPUT, "%s: the weights are not finite", model->path);
+    return status;
+}
+
+/* The backbone that the model has, which it loses. */
+static Network take_backbone(EvalModel *model)
+{
+    Network network = {.vit = model->vit, .table = model->table, .flat = model->flat};
+    model->vit = (Vit){0};
+    model->table = (ParamTable){0};
+    model->flat = NULL;
+    return network;
+}
+
 /* Rank 0 writes. Collective over COMM. */
-static Status write_safetensors(const JobContext *context, const Request *request, EvalModel *model,
+static Status write_safetensors(const JobContext *context, const Request *request, const Network *network,
                                 Error *error)
 {
-    Network other = {0};
+    const VitConfig *vit = &network->vit.config;
     Status status = STATUS_OK;
-    bool resampled = request->image_size && request->image_size != model->vit.config.img_size;
-    if (resampled)
-        status = resample(&model->vit, &model->table, model->flat, request->image_size, &other, error);
-    const VitConfig *vit = resampled ? &other.vit.config : &model->vit.config;
-    bool writes = comm_rank(context->comm) == 0;
-    if (status == STATUS_OK && writes)
-        status = vit_weights_save(request->to, request->naming, request->type,
-                                  resampled ? &other.table : &model->table,
-                                  resampled ? other.flat : model->flat, error);
-    if (status == STATUS_OK && writes && request->naming == VIT_NAMES_HUGGINGFACE)
-        status = job_convert_huggingface_write(request->to, vit, request->type, context->log, error);
+    if (comm_rank(context->comm) == 0) {
+        status = vit_weights_save(request->to, request->naming, request->type, &network->table, network->flat,
+                                  error);
+        if (status == STATUS_OK && request->naming == VIT_NAMES_HUGGINGFACE)
+            status = job_convert_huggingface_write(request->to, vit, request->type, context->log, error);
+    }
     status = comm_agree(context->comm, status, error);
-    if (status == STATUS_OK) print_result(context, request, vit, request->naming);
-    network_fini(&other);
+    if (status == STATUS_OK) print_result(context, request, network, request->naming);
     return status;
 }
 
 static Status export_checkpoint(const JobContext *context, const Request *request, Error *error)
 {
     EvalModel model;
+    Network network = {0};
     Status status = eval_model_load(&model, request->from, request->role, context->options, context->comm,
                                     context->log, error);
-    if (status == STATUS_OK) status = write_safetensors(context, request, &model, error);
+    if (status == STATUS_OK && request->ssl_heads)
+        status = load_with_heads(context, &model, &network, error);
+    else if (status == STATUS_OK)
+        network = take_backbone(&model);
+    if (status == STATUS_OK && request->image_size)
+        status = resample(&network, request->ssl_heads ? &model.config : NULL, request->image_size, error);
+    if (status == STATUS_OK) status = write_safetensors(context, request, &network, error);
+    network_fini(&network);
     eval_model_fini(&model);
     return status;
 }
@@ -244,10 +326,10 @@ static Status import_descriptor(const JobContext *context, const Request *reques
     return status;
 }
 
-static void tell_heads(Log *log, const SafetensorsFile *file, const VitNames *names)
+static void tell_heads(Log *log, const SafetensorsFile *file, const VitNames *names, bool with_heads)
 {
     char text[512];
-    int64_t count = vit_weights_heads(file, names, text, sizeof text);
+    int64_t count = vit_weights_left_out(file, names, with_heads, text, sizeof text);
     if (count > 0)
         log_info(log, "%s: %lld tensors of heads are left out: %s", file->path, (long long)count, text);
 }
@@ -258,20 +340,19 @@ static Status read_network(const JobContext *context, const Request *request, co
 {
     VitNames names;
     VitConfig found;
+    HeadWeights heads;
     TRY(vit_names_detect(&names, file, error));
     *naming = names.naming;
-    tell_heads(context->log, file, &names);
+    bool with_heads = request->ssl_heads && head_weights_there(file, &names);
+    tell_heads(context->log, file, &names, with_heads);
     TRY(vit_weights_describe(file, &names, &found, error));
     TRY(job_convert_heads(&found, request->heads, file->path, error));
-    TRY(job_convert_config(config, &found, context->options, &found, error));
-    param_table_init(&network->table);
-    vit_build(&network->vit, &found, &network->table);
+    if (with_heads) TRY(head_weights_describe(file, &heads, error));
+    TRY(job_convert_config(config, &found, with_heads ? &heads : NULL, context->options, &found, error));
+    network_build(network, &found, with_heads ? config : NULL);
     TRY(vit_weights_load(file, &names, &network->table, &network->flat, error));
     if (!request->image_size || request->image_size == found.img_size) return STATUS_OK;
-    Network other = {0};
-    TRY(resample(&network->vit, &network->table, network->flat, request->image_size, &other, error));
-    network_fini(network);
-    *network = other;
+    TRY(resample(network, with_heads ? config : NULL, request->image_size, error));
     return job_convert_image_size(config, request->image_size, error);
 }
 
@@ -300,7 +381,7 @@ static Status import_network(const JobContext *context, const Request *request, 
     Status status = read_network(context, request, file, &network, &config, &naming, error);
     status = comm_agree(context->comm, status, error);
     if (status == STATUS_OK) status = save_network(context, request, &network, &config, error);
-    if (status == STATUS_OK) print_result(context, request, &network.vit.config, naming);
+    if (status == STATUS_OK) print_result(context, request, &network, naming);
     network_fini(&network);
     config_fini(&config);
     return status;

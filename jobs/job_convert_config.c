@@ -85,6 +85,30 @@ static Status set_network(Config *config, const VitConfig *found, Error *error)
     return set_number(config, "student.interpolate_offset", 0, error);
 }
 
+static Status set_head(Config *config, const char *module, const DinoHeadConfig *head, Error *error)
+{
+    const struct {
+        const char *name;
+        int64_t value;
+    } keys[] = {{"n_prototypes", head->prototypes},
+                {"bottleneck_dim", head->bottleneck_dim},
+                {"nlayers", head->nlayers},
+                {"hidden_dim", head->hidden_dim}};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "%s.head_%s", module, keys[i].name);
+        TRY(set_number(config, key, keys[i].value, error));
+    }
+    return STATUS_OK;
+}
+
+static Status set_heads(Config *config, const HeadWeights *heads, Error *error)
+{
+    TRY(set_head(config, "dino", &heads->dino, error));
+    TRY(set_word(config, "ibot.separate_head", truth(heads->separate), error));
+    return heads->separate ? set_head(config, "ibot", &heads->ibot, error) : STATUS_OK;
+}
+
 Status job_convert_image_size(Config *config, int64_t image_size, Error *error)
 {
     int64_t patch = config->student.patch_size,
@@ -96,10 +120,11 @@ Status job_convert_image_size(Config *config, int64_t image_size, Error *error)
     return config_check(config, error);
 }
 
-Status job_convert_config(Config *config, const VitConfig *found, const Options *options, VitConfig *built,
-                          Error *error)
+Status job_convert_config(Config *config, const VitConfig *found, const HeadWeights *heads,
+                          const Options *options, VitConfig *built, Error *error)
 {
     TRY(set_network(config, found, error));
+    if (heads) TRY(set_heads(config, heads, error));
     TRY(job_convert_image_size(config, found->img_size, error));
     for (int i = 0; i < options->config_file_count; i++)
         TRY(config_load_file(config, options->config_files[i], error));

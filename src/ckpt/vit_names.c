@@ -2,6 +2,7 @@
 #include "ckpt/vit_names.h"
 
 #include "base/check.h"
+#include "ckpt/head_weights.h"
 #include "nn/vit.h"
 
 #include <ctype.h>
@@ -198,6 +199,11 @@ void vit_names_pieces(const VitNames *names, const ParamTable *table, WeightPiec
         char name[NAME_BYTES];
         int64_t shape[TENSOR_MAX_DIMS], offset = param->offset;
         int parts;
+        if (param->module != PARAM_BACKBONE) {
+            head_weights_name(param, name, sizeof name);
+            weight_pieces_add(pieces, name, param->ndim, param->shape, offset);
+            continue;
+        }
         if (!vit_names_of(names, param->name, 0, name, &parts)) continue;
         memcpy(shape, param->shape, sizeof shape);
         if (names->folded && strcmp(param->name, "pos_embed") == 0) {

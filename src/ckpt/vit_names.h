@@ -40,7 +40,7 @@ Status vit_names_detect(VitNames *names, const SafetensorsFile *file, Error *err
  * `parts` (query, key, value); false: others have no such tensor. name[128]. */
 bool vit_names_of(const VitNames *names, const char *reference, int part, char *name, int *parts);
 
-/* Every parameter of a table that vit_build made, as the file has it. */
+/* Every parameter of a table that vit_build made, and of heads in it, as the file has it. */
 void vit_names_pieces(const VitNames *names, const ParamTable *table, WeightPieces *pieces);
 
 #endif

@@ -3,7 +3,9 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "ckpt/head_weights.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Bounds of the configuration's keys. */
@@ -86,12 +88,15 @@ Status vit_weights_describe(const SafetensorsFile *file, const VitNames *names, 
     return describe_grid(file, names, config, error);
 }
 
+static bool is_classifier(const char *name)
+{
+    return strncmp(name, "classifier.", strlen("classifier.")) == 0;
+}
+
 static bool is_head(const char *name)
 {
-    static const char *const heads[] = {"dino_head.", "ibot_head.", "classifier."};
-    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
-        if (strncmp(name, heads[i], strlen(heads[i])) == 0) return true;
-    return false;
+    return strncmp(name, "dino_head.", strlen("dino_head.")) == 0 ||
+           strncmp(name, "ibot_head.", strlen("ibot_head.")) == 0 || is_classifier(name);
 }
 
 static bool never(const char *name)
@@ -100,14 +105,15 @@ static bool never(const char *name)
     return false;
 }
 
-static WeightIgnored ignored_of(const VitNames *names)
+static WeightIgnored ignored_of(const VitNames *names, bool with_heads)
 {
-    return names->prefix[0] ? is_head : never;
+    return !names->prefix[0] ? never : with_heads ? is_classifier : is_head;
 }
 
-int64_t vit_weights_heads(const SafetensorsFile *file, const VitNames *names, char *text, size_t size)
+int64_t vit_weights_left_out(const SafetensorsFile *file, const VitNames *names, bool with_heads, char *text,
+                             size_t size)
 {
-    return weight_pieces_ignored(file, ignored_of(names), text, size);
+    return weight_pieces_ignored(file, ignored_of(names, with_heads), text, size);
 }
 
 Status vit_weights_load(const SafetensorsFile *file, const VitNames *names, const ParamTable *table,
@@ -116,7 +122,7 @@ Status vit_weights_load(const SafetensorsFile *file, const VitNames *names, cons
     WeightPieces pieces = {0};
     *flat = NULL;
     vit_names_pieces(names, table, &pieces);
-    Status status = weight_pieces_match(&pieces, file, ignored_of(names),
+    Status status = weight_pieces_match(&pieces, file, ignored_of(names, head_weights_in_table(table)),
                                         "the vision transformer that its shapes make", error);
     if (status == STATUS_OK) {
         *flat = memory_alloc_array((size_t)table->flat_count, sizeof **flat);
@@ -149,6 +155,10 @@ Status vit_weights_save(const char *path, VitNaming naming, SafetensorsType type
 {
     bool registers = param_table_find(table, PARAM_BACKBONE, "register_tokens") >= 0;
     VitNames names = vit_names_plain(naming, registers);
+    if (head_weights_in_table(table)) {
+        CHECK(naming == VIT_NAMES_REFERENCE);
+        snprintf(names.prefix, sizeof names.prefix, "backbone.");
+    }
     const Param *token = &table->params[param_table_find(table, PARAM_BACKBONE, "cls_token")];
     float *saved = memory_alloc_array((size_t)token->count, sizeof *saved);
     WeightPieces pieces = {0};

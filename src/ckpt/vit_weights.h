@@ -18,19 +18,22 @@ enum { VIT_WEIGHTS_HEAD_DIM = 64, VIT_WEIGHTS_GRID_MAX = 512 /* patches a side t
 Status vit_weights_describe(const SafetensorsFile *file, const VitNames *names, VitConfig *config,
                             Error *error);
 
-/* Weights of the table that vit_build made, whose tensors must be all of the file's but heads (next
- * function): *flat [table->flat_count], memory_free, padding zero. What timm leaves out is 0, and the class
- * token's position embedding -0, which changes no class token. STATUS_INPUT: weight_pieces_match,
- * safetensors_read. */
+/* Weights of the table that vit_build made, whose tensors must be all of the file's but heads that are not in
+ * the table (next function): *flat [table->flat_count], memory_free, padding zero. What timm leaves out is 0,
+ * and the class token's position embedding -0, which changes no class token. STATUS_INPUT:
+ * weight_pieces_match, safetensors_read. */
 Status vit_weights_load(const SafetensorsFile *file, const VitNames *names, const ParamTable *table,
                         float **flat, Error *error);
 
-/* How many tensors of the file are heads, which a backbone does not need: the reference's dino_head and
- * ibot_head, Hugging Face's classifier, of files with a prefix. Their first names into text[size]. */
-int64_t vit_weights_heads(const SafetensorsFile *file, const VitNames *names, char *text, size_t size);
+/* How many tensors of the file are heads that a load leaves out: Hugging Face's classifier and, if the table
+ * has no heads (`with_heads` false), the reference's dino_head and ibot_head, of files with a prefix. Their
+ * first names into text[size]. */
+int64_t vit_weights_left_out(const SafetensorsFile *file, const VitNames *names, bool with_heads, char *text,
+                             size_t size);
 
-/* Writes a file of all parameters, as numbers of that type (F32, F16, BF16). `flat` is as it was afterwards.
- * The errors of safetensors_write. */
+/* Writes a file of all parameters, as numbers of that type (F32, F16, BF16); with heads in the table, under
+ * the reference's names, "backbone." is before the others. `flat` is as it was afterwards. The errors of
+ * safetensors_write. */
 Status vit_weights_save(const char *path, VitNaming naming, SafetensorsType type, const ParamTable *table,
                         float *flat, Error *error);
 

@@ -16,7 +16,7 @@ const ConfigKey CONFIG_KEYS_MODEL[] = {
     {CONFIG_KEY(dino.head_bottleneck_dim, "256", "width of the normalised bottleneck of the DINO head"),
      .low = 1, .high = WIDTH_MAX},
     {CONFIG_KEY(dino.head_nlayers, "3", "linear layers before the prototypes of the DINO head"), .low = 1,
-     .high = 16},
+     .high = 8},
     {CONFIG_KEY(dino.head_hidden_dim, "2048", "hidden width of the DINO head"), .low = 1, .high = WIDTH_MAX},
     {CONFIG_KEY(dino.koleo_loss_weight, "0.1", "weight of the KoLeo loss on class tokens; 0 switches it off"),
      .low = 0, .high = 1e6},
@@ -38,7 +38,7 @@ const ConfigKey CONFIG_KEYS_MODEL[] = {
     {CONFIG_KEY(ibot.head_bottleneck_dim, "256", "width of the bottleneck of a separate iBOT head"), .low = 1,
      .high = WIDTH_MAX},
     {CONFIG_KEY(ibot.head_nlayers, "3", "linear layers before the prototypes of a separate iBOT head"),
-     .low = 1, .high = 16},
+     .low = 1, .high = 8},
     {CONFIG_KEY(ibot.head_hidden_dim, "2048", "hidden width of a separate iBOT head"), .low = 1,
      .high = WIDTH_MAX},
 

@@ -90,6 +90,7 @@ static Status build(EvalModel *model, int64_t bytes, Error *error)
 {
     VitConfig config = ssl_vit_config(&model->config);
     config.drop_path_rate = 0.0;
+    config.block_chunks = 0; /* of names in tables; files are unchunked */
     param_table_init(&model->table);
     vit_build(&model->vit, &config, &model->table);
     int64_t numbers = 0;

@@ -30,7 +30,8 @@ void ops_check_prototype_cross_entropy(const PrototypeCrossEntropy *a)
 {
     int64_t n = a->student.shape[0], d = a->student.shape[1], K = a->student_v.shape[0];
     CHECK(a->student.ndim == 2 && a->student_v.ndim == 2 && a->student_v.shape[1] == d);
-    CHECK(a->teacher.ndim == 2 && a->teacher.shape[1] == d && tensor_count(a->teacher_v) == K * d);
+    CHECK(a->teacher.ndim == 2 && a->teacher_v.ndim == 2 && a->teacher_v.shape[0] == K &&
+          a->teacher_v.shape[1] == a->teacher.shape[1]);
     CHECK(a->student_v.dtype == a->teacher_v.dtype);
     CHECK(tensor_count(a->student_scale) == K && tensor_count(a->teacher_scale) == K);
     CHECK(tensor_count(a->teacher_bias) == K && tensor_count(a->row_weight) == n);

@@ -37,8 +37,8 @@ typedef struct {
     Tensor student_v;     /* [K, d] mat (fp32 unless ops->reduced_prototypes): weight_v of the last layer */
     Tensor student_scale; /* [K] fp32: weight_g / |weight_v row| (prototype_scale) */
     float student_temp;
-    Tensor teacher;       /* [m, d] fp32 */
-    Tensor teacher_v;     /* [K, d] like student_v */
+    Tensor teacher;       /* [m, e] fp32; e may be another width than d */
+    Tensor teacher_v;     /* [K, e] like student_v */
     Tensor teacher_scale; /* [K] fp32 */
     float teacher_temp;
     Tensor teacher_bias; /* [K] fp32: added to teacher score / temp before the softmax (Sinkhorn or

@@ -35,24 +35,30 @@ VitConfig ssl_vit_config(const Config *config)
     return v;
 }
 
-void ssl_build_networks(const Config *c, Vit *vit, DinoHead *dino_head, DinoHead *ibot_head,
-                        ParamTable *table)
+void ssl_build_heads(const Config *c, int64_t width, DinoHead *dino_head, DinoHead *ibot_head,
+                     ParamTable *table)
 {
-    VitConfig v = ssl_vit_config(c);
-    DinoHeadConfig dino = {.in_dim = v.embed_dim,
+    DinoHeadConfig dino = {.in_dim = width,
                            .hidden_dim = c->dino.head_hidden_dim,
                            .bottleneck_dim = c->dino.head_bottleneck_dim,
                            .prototypes = c->dino.head_n_prototypes,
                            .nlayers = c->dino.head_nlayers};
-    DinoHeadConfig ibot = {.in_dim = v.embed_dim,
+    DinoHeadConfig ibot = {.in_dim = width,
                            .hidden_dim = c->ibot.head_hidden_dim,
                            .bottleneck_dim = c->ibot.head_bottleneck_dim,
                            .prototypes = c->ibot.head_n_prototypes,
                            .nlayers = c->ibot.head_nlayers};
-    vit_build(vit, &v, table);
     dino_head_build(dino_head, &dino, PARAM_DINO_HEAD, table);
     if (c->ibot.loss_weight > 0 && c->ibot.separate_head)
         dino_head_build(ibot_head, &ibot, PARAM_IBOT_HEAD, table);
+}
+
+void ssl_build_networks(const Config *c, Vit *vit, DinoHead *dino_head, DinoHead *ibot_head,
+                        ParamTable *table)
+{
+    VitConfig v = ssl_vit_config(c);
+    vit_build(vit, &v, table);
+    ssl_build_heads(c, v.embed_dim, dino_head, ibot_head, table);
 }
 
 void ssl_network_precision(const ConfigPrecisions *asked, const Ops *ops, Dtype act[PARAM_MODULE_COUNT])

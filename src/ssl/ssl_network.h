@@ -27,8 +27,13 @@ typedef struct {
 /* What the backbone of a configuration looks like. */
 VitConfig ssl_vit_config(const Config *config);
 
-/* Adds one network's parameters to an initialised table, in the order of units. ibot_head is left as it is
- * where iBOT has no head of its own. vit is released by vit_fini. */
+/* Adds the heads on a backbone of that width to its table. ibot_head is left as it is where iBOT has no head
+ * of its own. */
+void ssl_build_heads(const Config *config, int64_t width, DinoHead *dino_head, DinoHead *ibot_head,
+                     ParamTable *table);
+
+/* Adds one network's parameters to an initialised table, in the order of units: backbone, heads. vit is
+ * released by vit_fini. */
 void ssl_build_networks(const Config *config, Vit *vit, DinoHead *dino_head, DinoHead *ibot_head,
                         ParamTable *table);
 

@@ -28,24 +28,16 @@ static Status check_suits(const Config *student, const Config *teacher, const ch
 {
     TRY(check_equal("student.patch_size", student->student.patch_size, teacher->student.patch_size, path,
                     error));
-    if (student->dino.loss_weight > 0) {
+    if (student->dino.loss_weight > 0)
         TRY(check_equal("dino.head_n_prototypes", student->dino.head_n_prototypes,
                         teacher->dino.head_n_prototypes, path, error));
-        TRY(check_equal("dino.head_bottleneck_dim", student->dino.head_bottleneck_dim,
-                        teacher->dino.head_bottleneck_dim, path, error));
-    }
     if (student->ibot.loss_weight <= 0) return STATUS_OK;
     if (teacher->ibot.loss_weight <= 0)
         return status_fail(error, STATUS_INPUT,
                            "ibot.loss_weight: %g, but the teacher %s was trained without iBOT: set it to 0",
                            student->ibot.loss_weight, path);
-    TRY(check_equal(student->ibot.separate_head ? "ibot.head_n_prototypes" : "dino.head_n_prototypes",
-                    patch_prototypes(student), patch_prototypes(teacher), path, error));
-    return check_equal(
-        student->ibot.separate_head ? "ibot.head_bottleneck_dim" : "dino.head_bottleneck_dim",
-        student->ibot.separate_head ? student->ibot.head_bottleneck_dim : student->dino.head_bottleneck_dim,
-        teacher->ibot.separate_head ? teacher->ibot.head_bottleneck_dim : teacher->dino.head_bottleneck_dim,
-        path, error);
+    return check_equal(student->ibot.separate_head ? "ibot.head_n_prototypes" : "dino.head_n_prototypes",
+                       patch_prototypes(student), patch_prototypes(teacher), path, error);
 }
 
 /* Student and teacher see the same pictures. */

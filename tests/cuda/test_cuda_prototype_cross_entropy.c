@@ -6,15 +6,15 @@
 #include <math.h>
 
 typedef struct {
-    int64_t K, d, n, m, t;
+    int64_t K, d, n, m, t, e; /* e: as d, of the teacher */
 } Case;
 
 /* Teacher rows that fit one block and that do not, student rows in many blocks, rows of two parts, as many
- * targets as are allowed, more teacher rows than pairs. */
-static const Case CASES[] = {{1000, 24, 21, 20, 2}, {65, 33, 18, 12, 2}, {2100, 16, 17, 17, 1},
-                             {8200, 8, 3, 7, 2},    {1000, 24, 1, 3, 1}, {600, 40, 33, 33, 1},
-                             {300, 64, 9, 4, 16},   {17, 5, 42, 6, 3},   {200, 16, 3, 60, 2},
-                             {1, 1, 2, 2, 1}};
+ * targets as are allowed, more teacher rows than pairs; rows of the teacher as wide, wider, narrower. */
+static const Case CASES[] = {{1000, 24, 21, 20, 2, 40}, {65, 33, 18, 12, 2, 33}, {2100, 16, 17, 17, 1, 16},
+                             {8200, 8, 3, 7, 2, 8},     {1000, 24, 1, 3, 1, 24}, {600, 40, 33, 33, 1, 64},
+                             {300, 64, 9, 4, 16, 48},   {17, 5, 42, 6, 3, 5},    {200, 16, 3, 60, 2, 33},
+                             {1, 1, 2, 2, 1, 1}};
 static const Dtype MATS[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
 enum { CASE_COUNT = sizeof CASES / sizeof *CASES, MAT_COUNT = 3 };
 
@@ -52,7 +52,7 @@ typedef struct {
 static Inputs inputs_make(Twin *twin, const Case *c, Dtype mat)
 {
     Inputs in = {.student = head_make(twin, mat, c->K, c->d, c->n),
-                 .teacher = head_make(twin, mat, c->K, c->d, c->m)};
+                 .teacher = head_make(twin, mat, c->K, c->e, c->m)};
     const int64_t shape[] = {c->n, c->t};
     const double scale = 8.0;
     in.bias = twin_normal_1d(twin, DTYPE_F32, c->K, 1.0);
@@ -137,7 +137,7 @@ Test(cuda_prototype_cross_entropy, forward_alone_and_accumulation)
 {
     TWIN_REQUIRE();
     Twin *twin = make_twin(2);
-    const Case c = {300, 32, 35, 35, 1};
+    const Case c = {300, 32, 35, 35, 1, 32};
     for (int i = 0; i < MAT_COUNT; i++) {
         Inputs in = inputs_make(twin, &c, MATS[i]);
         for (int64_t row = 0; row < c.n; row++)
@@ -163,7 +163,7 @@ Test(cuda_prototype_cross_entropy, nothing_to_compare)
     TWIN_REQUIRE();
     Twin *twin = make_twin(3);
     for (int i = 0; i < MAT_COUNT; i++) {
-        const Case c = {130, 16, 21, 5, 2}, empty = {130, 16, 0, 5, 2};
+        const Case c = {130, 16, 21, 5, 2, 16}, empty = {130, 16, 0, 5, 2, 16};
         Inputs in = inputs_make(twin, &c, MATS[i]), none = inputs_make(twin, &empty, MATS[i]);
         for (int64_t at = 0; at < c.n * c.t; at++)
             twin_set(in.targets, at, -1.0);
@@ -187,11 +187,11 @@ Test(cuda_prototype_cross_entropy, largest_entry_in_another_part)
 {
     TWIN_REQUIRE();
     Twin *twin = make_twin(5);
-    const Case c = {8200, 8, 4, 4, 1};
+    const Case c = {8200, 8, 4, 4, 1, 8};
     for (int equal = 0; equal < 2; equal++) {
         Inputs in = inputs_make(twin, &c, DTYPE_F32);
         if (equal) /* of rows of zeros, z is the bias alone */
-            for (int64_t at = 0; at < c.m * c.d; at++)
+            for (int64_t at = 0; at < c.m * c.e; at++)
                 twin_set(in.teacher.x, at, 0.0);
         for (int64_t row = 0; row < c.n; row++)
             twin_set(in.targets, row, (double)row);
@@ -218,7 +218,7 @@ Test(cuda_prototype_cross_entropy, real_size)
     TWIN_REQUIRE_GPU();
     Twin *twin =
         twin_create(&(OpsLimits){.rows = 1300, .width = 64, .prototypes = 131072, .bottleneck = 64}, 4);
-    const Case c = {131072, 64, 1300, 1300, 1};
+    const Case c = {131072, 64, 1300, 1300, 1, 64};
     Inputs in = inputs_make(twin, &c, DTYPE_BF16);
     Results out = results_make(twin, &c, true);
     out.usage = twin_none(); /* of so many prototypes some are nearly equal */

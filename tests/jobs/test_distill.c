@@ -13,6 +13,11 @@ enum { LIMIT_SECONDS = 60 };
 static TempFolder temp;
 static TempPath teacher; /* distillation.checkpoint_path=FOLDER/teacher */
 
+/* Wider than the student, heads too, and with registers. */
+#define TEACHER_WORDS                                                               \
+    "student.embed_dim=64", "student.num_heads=4", "student.num_register_tokens=2", \
+        "dino.head_bottleneck_dim=20", "ibot.head_bottleneck_dim=12"
+
 static void run_job(const char *job, int ranks, const char *run, const char *const *words, int status,
                     const char *text)
 {
@@ -23,15 +28,13 @@ static void run_job(const char *job, int ranks, const char *run, const char *con
     process_result_fini(&result);
 }
 
-/* A teacher of one step that is wider than the student and has registers. */
+/* A teacher of one step. */
 static void set_up(void)
 {
     temp = train_support_folder();
     snprintf(teacher.text, sizeof teacher.text, "distillation.checkpoint_path=%.200s/teacher", temp.path);
-    run_job("pretrain", 1, "teacher",
-            WORDS("student.embed_dim=64", "student.num_heads=4", "student.num_register_tokens=2",
-                  "train.stop_after_iterations=1"),
-            75, "stopped after iteration 1");
+    run_job("pretrain", 1, "teacher", WORDS(TEACHER_WORDS, "train.stop_after_iterations=1"), 75,
+            "stopped after iteration 1");
 }
 
 static void tear_down(void)
@@ -120,6 +123,54 @@ Test(distill, the_checkpoint_is_the_students)
               (long long)d.tensors);
 }
 
+static void convert(int status, const char *text, const char *const *words)
+{
+    ProcessResult result = command(words);
+    cr_assert_eq(result.exit_status, status, "exit %d: %s", result.exit_status, result.err);
+    cr_expect(strstr(result.out, text) || strstr(result.err, text), "no \"%s\" in: %s%s", text, result.out,
+              result.err);
+    process_result_fini(&result);
+}
+
+/* Out with its heads and in again, it is the same teacher: a run goes on with it, which asks for its digest.
+ */
+Test(distill, a_teacher_comes_through_safetensors)
+{
+    TempPath old = temp_folder_in(&temp, "teacher"), file = temp_folder_in(&temp, "t.safetensors"),
+             back = temp_folder_in(&temp, "t.h5"), again = temp_folder_in(&temp, "again.safetensors"),
+             bare = temp_folder_in(&temp, "bare.h5");
+    convert(0, ", a DINO head of ", WORDS("convert", old.text, file.text, "--ssl-heads", "keep"));
+    convert(0, ", an iBOT head of ", WORDS("convert", file.text, back.text, "--heads", "4"));
+    convert(0, "", WORDS("convert", back.text, again.text, "--ssl-heads", "keep"));
+    ProcessResult same = process_run(WORDS("cmp", file.text, again.text), 10);
+    cr_expect_eq(same.exit_status, 0, "%s%s", same.out, same.err);
+    process_result_fini(&same);
+    char word[320];
+    snprintf(word, sizeof word, "distillation.checkpoint_path=%.280s", back.text);
+    distill(1, "run", WORDS(teacher.text, "train.stop_after_iterations=1"), 75, "stopped");
+    distill(2, "run", WORDS(word, "train.stop_after_iterations=1"), 75, "resuming after iteration 0");
+
+    convert(0, " tensors of heads are left out: dino_head.last_layer.weight_g, ",
+            WORDS("convert", file.text, bare.text, "--heads", "4", "--ssl-heads", "drop"));
+    convert(2, "2 of another shape (ibot_head.last_layer.weight_g [",
+            WORDS("convert", file.text, bare.text, "--heads", "4", "ibot.head_n_prototypes=5"));
+    convert(2, "/teacher/dino_head/", WORDS("convert", bare.text, again.text, "--ssl-heads", "keep"));
+    convert(2, "--ssl-heads keep: timm has no names for them",
+            WORDS("convert", back.text, again.text, "--ssl-heads", "keep", "--names", "timm"));
+    convert(2, "--ssl-heads no: expected keep or drop",
+            WORDS("convert", file.text, bare.text, "--ssl-heads", "no"));
+}
+
+Test(distill, blocks_in_chunks_come_out_whole)
+{
+    TempPath run = temp_folder_in(&temp, "chunked"), file = temp_folder_in(&temp, "c.safetensors");
+    run_job("pretrain", 1, "chunked", WORDS("student.block_chunks=2", "train.stop_after_iterations=1"), 75,
+            "stopped");
+    convert(0, "3 blocks of ", WORDS("convert", run.text, file.text, "--which", "student"));
+    convert(0, "3 blocks of ",
+            WORDS("convert", run.text, file.text, "--ssl-heads", "keep", "--image-size", "64"));
+}
+
 Test(distill, unsuitable_teachers_are_refused)
 {
     static const struct {
@@ -127,7 +178,7 @@ Test(distill, unsuitable_teachers_are_refused)
     } cases[] = {
         {"student.patch_size=4", "student.patch_size: 4, but the teacher "},
         {"dino.head_n_prototypes=100", "dino.head_n_prototypes: 100, but the teacher "},
-        {"ibot.head_bottleneck_dim=10", "ibot.head_bottleneck_dim: 10, but the teacher "},
+        {"ibot.head_n_prototypes=10", "ibot.head_n_prototypes: 10, but the teacher "},
         {"distillation.checkpoint_path=/nowhere/at/all.h5",
          "distillation.checkpoint_path: /nowhere/at/all.h5"},
         {"distillation.checkpoint_path=", "distill needs distillation.checkpoint_path=FILE"},
@@ -140,10 +191,7 @@ Test(distill, unsuitable_teachers_are_refused)
     run_job("pretrain", 1, "refused", WORDS(teacher.text), 2, "use the distill job");
     /* another teacher in the middle */
     distill(1, "run", WORDS(teacher.text, "train.stop_after_iterations=1"), 75, "stopped");
-    run_job("pretrain", 1, "teacher",
-            WORDS("student.embed_dim=64", "student.num_heads=4", "student.num_register_tokens=2",
-                  "train.stop_after_iterations=3"),
-            75, "stopped");
+    run_job("pretrain", 1, "teacher", WORDS(TEACHER_WORDS, "train.stop_after_iterations=3"), 75, "stopped");
     distill(1, "run", WORDS(teacher.text), 2, "a run with another frozen teacher: digest ");
     distill(1, "run", WORDS(teacher.text, "--allow-config-change", "train.stop_after_iterations=1"), 75,
             "resuming after iteration 0");

@@ -120,14 +120,16 @@ static void run_and_compare(OpsFixture *f, PrototypeCrossEntropy *a)
 
 Test(prototype_cross_entropy, agrees_with_plain_formulas)
 {
-    /* n, m, targets, K, d; a block holds 256 rows at these K */
-    const int64_t shapes[][5] = {{6, 6, 1, 64, 8},     {1, 1, 1, 1, 1},     {5, 12, 3, 65, 7},
-                                 {20, 9, 2, 1000, 24}, {12, 7, 2, 2500, 6}, {255, 20, 1, 96, 4},
-                                 {256, 256, 1, 64, 4}, {257, 30, 1, 33, 4}, {300, 600, 2, 40, 4}};
+    /* n, m, targets, K, d, d of the teacher; a block holds 256 rows at these K */
+    const int64_t shapes[][6] = {{6, 6, 1, 64, 8, 8},      {1, 1, 1, 1, 1, 1},     {5, 12, 3, 65, 7, 7},
+                                 {20, 9, 2, 1000, 24, 40}, {12, 7, 2, 2500, 6, 6}, {255, 20, 1, 96, 4, 3},
+                                 {256, 256, 1, 64, 4, 9},  {257, 30, 1, 33, 4, 4}, {300, 600, 2, 40, 4, 4}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         OpsFixture f = ops_support_create(2, 21 + s);
         const int64_t *c = shapes[s];
         PrototypeCrossEntropy a = random_case(&f, c[0], c[1], c[2], c[3], c[4]);
+        a.teacher = unit_rows(&f, c[1], c[5]);
+        a.teacher_v = ops_support_normal(&f, DTYPE_F32, c[3], c[5], 1.0);
         run_and_compare(&f, &a);
         ops_support_destroy(&f);
     }

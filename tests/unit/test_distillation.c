@@ -10,10 +10,11 @@
 #include <math.h>
 #include <string.h>
 
-/* Wider, less deep, with registers and another MLP; as many prototypes, bottlenecks as wide. */
+/* Wider, less deep, with registers and another MLP, heads of other widths; as many prototypes. */
 static const char TEACHER[] = "student.embed_dim=40 student.depth=2 student.num_heads=5 "
                               "student.num_register_tokens=2 student.ffn_layer=swiglufused "
-                              "dino.head_hidden_dim=28 ibot.head_hidden_dim=26 ibot.head_nlayers=2";
+                              "dino.head_hidden_dim=28 ibot.head_hidden_dim=26 ibot.head_nlayers=2 "
+                              "dino.head_bottleneck_dim=11 ibot.head_bottleneck_dim=4";
 
 static const double TEACHER_TEMP = 0.1, STUDENT_TEMP = 0.1;
 

@@ -34,15 +34,15 @@ typedef struct {
 
 typedef struct {
     const PrototypeCrossEntropy *args;
-    PrototypeTiles tiles;
-    int64_t block;     /* room for rows of either side; enough for the targets of one row */
-    int64_t most_rows; /* student rows of a block */
+    PrototypeTiles tiles, teacher_tiles; /* which differ in the width of a row alone */
+    int64_t block;                       /* room for rows of either side; enough for the targets of one row */
+    int64_t most_rows;                   /* student rows of a block */
     int64_t targets;
     int threads;
     bool backward;
     float loss_scale;
     TileRows teacher, student;
-    float *teacher_x;              /* [block, d] distinct teacher rows of the block */
+    float *teacher_x;              /* [block, teacher's d] distinct teacher rows of the block */
     float *partial;                /* [groups, block, d] d_student of each group of tiles */
     int32_t *distinct;             /* [block] which teacher rows they are */
     int32_t *pairs;                /* [block] student rows of the block that use each */
@@ -91,7 +91,11 @@ static TileRows tile_rows_layout(Arena *scratch, const PrototypeTiles *t, int64_
 static CrossEntropy cross_entropy_layout(const Ops *ops, const PrototypeCrossEntropy *args)
 {
     int64_t n = args->student.shape[0], d = args->student.shape[1], K = args->student_v.shape[0];
-    CrossEntropy c = {.args = args, .tiles = prototype_tiles(K, d), .targets = args->targets.shape[1]};
+    int64_t teacher_d = args->teacher.shape[1];
+    CrossEntropy c = {.args = args,
+                      .tiles = prototype_tiles(K, d),
+                      .teacher_tiles = prototype_tiles(K, teacher_d),
+                      .targets = args->targets.shape[1]};
     int64_t most = prototype_block_rows(K, PROTOTYPE_SCORES, PROTOTYPE_BLOCK);
     c.most_rows = prototype_even_rows(n, most);
     c.block = c.most_rows * c.targets < most ? c.most_rows * c.targets : most;
@@ -100,7 +104,7 @@ static CrossEntropy cross_entropy_layout(const Ops *ops, const PrototypeCrossEnt
     c.loss_scale = tensor_given(args->loss_scale) ? (float)tensor_f64(args->loss_scale)[0] : 1.0f;
     c.teacher = tile_rows_layout(ops->scratch, &c.tiles, c.block);
     c.student = tile_rows_layout(ops->scratch, &c.tiles, c.block);
-    c.teacher_x = floats_of(ops->scratch, c.block * d);
+    c.teacher_x = floats_of(ops->scratch, c.block * teacher_d);
     c.partial = c.backward ? floats_of(ops->scratch, c.tiles.groups * c.block * d) : NULL;
     c.distinct = ints_of(ops->scratch, c.block);
     c.pairs = ints_of(ops->scratch, c.block);
@@ -147,7 +151,7 @@ static bool take_row(CrossEntropy *c)
 /* Takes student rows from c->first on until the block or the room for their teacher rows is full. */
 static void choose_block(CrossEntropy *c)
 {
-    int64_t n = c->args->student.shape[0], d = c->tiles.d;
+    int64_t n = c->args->student.shape[0], d = c->teacher_tiles.d;
     c->rows = 0;
     c->teachers = 0;
     while (c->first + c->rows < n && c->rows < c->most_rows && take_row(c))
@@ -191,7 +195,7 @@ static void teacher_tile(const CrossEntropy *c, int64_t tile, int64_t group, boo
     const PrototypeCrossEntropy *a = c->args;
     int64_t width = prototype_width(&c->tiles, tile);
     float *z = c->teacher.e + tile * c->tiles.tile * c->teachers;
-    prototype_tile_scores(&c->tiles, tile, c->teachers, c->teacher_x, tensor_f32(a->teacher_v),
+    prototype_tile_scores(&c->teacher_tiles, tile, c->teachers, c->teacher_x, tensor_f32(a->teacher_v),
                           tensor_f32(a->teacher_scale), a->teacher_temp, tensor_f32(a->teacher_bias), z);
     for (int64_t i = 0; i < c->teachers; i++) {
         float *restrict row = z + i * width;

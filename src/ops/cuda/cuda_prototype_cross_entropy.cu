@@ -35,11 +35,11 @@ typedef struct {
 
 typedef struct {
     const PrototypeCrossEntropy *args;
-    PrototypeBlocks p;
+    PrototypeBlocks p, teacher_p; /* which differ in the width of a row alone */
     int64_t n, m, most, teachers; /* rows of each side; most student and teacher rows of a block */
     PrototypeTargets targets;
     bool backward;
-    void *student_w, *teacher_w; /* [K, d] of p.dtype; in fp32 the same memory, filled by turns */
+    void *student_w, *teacher_w; /* [K, d] each, of p.dtype; in fp32 the same memory, filled by turns */
     bool student_ready, teacher_ready;
     void *gradient_w;                      /* [K, d] of the gradient's type: bf16, or student_w */
     void *student_scores, *teacher_scores; /* [most or teachers, stride] */
@@ -83,22 +83,23 @@ static CrossEntropy cross_entropy_layout(const Ops *ops, const PrototypeCrossEnt
     CrossEntropy c = {};
     c.args = args;
     c.p = cuda_prototype_blocks_of(args->student_v);
+    c.teacher_p = cuda_prototype_blocks_of(args->teacher_v);
     c.n = args->student.shape[0];
     c.m = args->teacher.shape[0];
     c.targets.index = tensor_i32(args->targets);
     c.targets.count = (int)args->targets.shape[1];
     c.backward = tensor_given(args->d_student);
     choose_blocks(&c);
-    int64_t weights = c.p.K * c.p.d;
+    int64_t weights = c.p.K * c.p.d, teacher_weights = c.p.K * c.teacher_p.d;
     bool reduced = c.p.dtype != DTYPE_F32;
-    c.student_w = bytes_of(ops, weights, c.p.dtype);
-    c.teacher_w = reduced ? bytes_of(ops, weights, c.p.dtype) : c.student_w;
+    c.student_w = bytes_of(ops, reduced || weights > teacher_weights ? weights : teacher_weights, c.p.dtype);
+    c.teacher_w = reduced ? bytes_of(ops, teacher_weights, c.p.dtype) : c.student_w;
     c.gradient_w = !c.backward ? NULL : reduced ? bytes_of(ops, weights, DTYPE_BF16) : c.student_w;
     c.student_scores = bytes_of(ops, c.most * c.p.stride, c.p.dtype);
     c.teacher_scores = bytes_of(ops, c.teachers * c.p.stride, c.p.dtype);
     c.student_x = reduced ? bytes_of(ops, c.most * c.p.d, c.p.dtype) : NULL;
     c.gradient_x = reduced && c.backward ? bytes_of(ops, c.most * c.p.d, DTYPE_BF16) : NULL;
-    c.teacher_x = reduced || c.targets.gathered ? bytes_of(ops, c.teachers * c.p.d, c.p.dtype) : NULL;
+    c.teacher_x = reduced || c.targets.gathered ? bytes_of(ops, c.teachers * c.teacher_p.d, c.p.dtype) : NULL;
     c.student_parts = cuda_prototype_blocks_parts(ops, &c.p, c.most);
     c.teacher_parts = cuda_prototype_blocks_parts(ops, &c.p, c.teachers);
     c.teacher.log_sum = (float *)bytes_of(ops, c.teachers, DTYPE_F32);
@@ -153,14 +154,14 @@ static void measure_teachers(const Ops *ops, CrossEntropy *c, const int32_t *ind
     const void *x = tensor_f32(a->teacher);
     if (c->teacher_x) {
         cuda_prototype_blocks_round(ops, c->teacher_x, c->p.dtype, tensor_f32(a->teacher), index, rows,
-                                    c->p.d);
+                                    c->teacher_p.d);
         x = c->teacher_x;
     }
     if (!c->teacher_ready)
-        cuda_prototype_blocks_weights(ops, &c->p, c->teacher_w, NULL, a->teacher_v, a->teacher_scale);
+        cuda_prototype_blocks_weights(ops, &c->teacher_p, c->teacher_w, NULL, a->teacher_v, a->teacher_scale);
     c->teacher_ready = true;
     if (c->teacher_w == c->student_w) c->student_ready = false;
-    cuda_prototype_blocks_scores(ops, &c->p, c->teacher_scores, x, c->teacher_w, rows);
+    cuda_prototype_blocks_scores(ops, &c->teacher_p, c->teacher_scores, x, c->teacher_w, rows);
     cuda_prototype_blocks_measure(ops, &c->p, c->teacher, c->teacher_parts, c->teacher_scores, rows,
                                   a->teacher_temp, tensor_f32(a->teacher_bias));
 }
