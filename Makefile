@@ -20,7 +20,7 @@ BIN       := $(BUILD)/dinobatch
 SCHEMAS   := $(wildcard hdf5_schemas/*.yaml)
 
 SUPPORT     := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
-SUITES      := unit ops index golden mpi jobs cuda
+SUITES      := unit ops index golden mpi jobs cuda slurm
 SUITE_BINS  := $(SUITES:%=$(BUILD)/tests/test_%)
 MPI_CASE    := $(BUILD)/tests/mpi_case
 C_FILES     := $(shell find src jobs tests -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cc' | sort)
@@ -32,7 +32,7 @@ export DINOBATCH := $(abspath $(BIN))
 export MPI_CASE_BIN := $(abspath $(MPI_CASE))
 export MPI_CASE_EMULATED_BIN := $(abspath $(MPI_CASE)_emulated)
 
-.PHONY: all help setup test test-unit test-ops test-index test-golden test-mpi test-jobs test-cuda test-emulated build-tests demo bench \
+.PHONY: all help setup test test-unit test-ops test-index test-golden test-mpi test-jobs test-slurm test-cuda test-emulated build-tests demo bench \
         lint format asan fuzz torture cuda-all info clean
 
 all: $(BIN)
@@ -196,7 +196,7 @@ endef
 ## make test         install, build, run every test that needs no GPU
 test: setup
 	$(MAKE) build-tests
-	$(MAKE) test-unit test-ops test-index test-golden test-mpi test-jobs test-emulated test-cuda
+	$(MAKE) test-unit test-ops test-index test-golden test-mpi test-jobs test-slurm test-emulated test-cuda
 	$(MAKE) torture TORTURE_TRIALS=12 TORTURE_SECONDS=40
 
 test-unit: $(BUILD)/tests/test_unit
@@ -217,6 +217,11 @@ test-mpi: $(BUILD)/tests/test_mpi $(MPI_CASE) $(MPI_CASE)_emulated
 
 test-jobs: $(BUILD)/tests/test_jobs $(BIN)
 	$(call run_suite,jobs,600)
+
+## make test-slurm   the scripts of slurm/ under a Slurm of their own; says why where there can be none
+test-slurm: $(BUILD)/tests/test_slurm $(BIN)
+	@echo "--- slurm"
+	@bash tests/support/slurm.sh $(BUILD)/tests/test_slurm -j16 || [ $$? = 77 ]
 
 ## make test-cuda    every operation of the GPU beside the CPU's; says how many tests it skips where there is no GPU
 test-cuda: $(BUILD)/tests/test_cuda $(if $(filter 1,$(CUDA)),$(BUILD)/tests/test_mpi $(MPI_CASE)_cuda $(BUILD)/tests/test_golden_cuda $(GOLDEN_CUDA) $(BIN))

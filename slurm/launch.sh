@@ -4,7 +4,7 @@
 # Slurm tells the script that its time ends (--signal=B:USR1@SECONDS); the script hands the request to srun or mpirun,
 # which hand it to every rank; the program saves and ends with 75, and the job goes back into the queue.
 child='' asked=0
-trap 'asked=1; [[ -z $child ]] || kill -USR1 "$child"' USR1 # first, for without it the request ends the script
+trap 'asked=1; echo "$(date +%FT%T) asked to stop"; [[ -z $child ]] || kill -USR1 "$child"' USR1 # first, for without it the request ends the script
 set -uo pipefail
 
 slurm_folder=${DINOBATCH_SLURM:-${SLURM_SUBMIT_DIR:-.}/slurm} # Slurm runs a copy of the script, which knows no folder
@@ -14,7 +14,8 @@ slurm_folder=${DINOBATCH_SLURM:-${SLURM_SUBMIT_DIR:-.}/slurm} # Slurm runs a cop
 }
 # shellcheck source=slurm/site.env
 . "$slurm_folder/site.env"
-DINOBATCH=$(realpath "${DINOBATCH:-$slurm_folder/../build/dinobatch}")
+DINOBATCH=$(realpath -m "${DINOBATCH:-$slurm_folder/../build/dinobatch}")
+[[ -x $DINOBATCH ]] || { echo "$DINOBATCH: no program there: make it, or set DINOBATCH" >&2; exit 2; }
 
 if [[ -z $DINOBATCH_LAUNCH ]]; then
   if srun --mpi=list 2>&1 | grep -q pmix; then
@@ -24,6 +25,8 @@ if [[ -z $DINOBATCH_LAUNCH ]]; then
   fi
 fi
 read -ra launcher <<<"$DINOBATCH_LAUNCH"
+# Since Slurm 22.05 srun does not take this over from sbatch by itself.
+[[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 # launch WORDS...: the program on every task of the job; returns its status.
 launch() {

@@ -233,20 +233,37 @@ pid_t process_of_rank(const Process *process, int rank, double limit)
     return -1;
 }
 
-int process_count_marked(const char *mark)
+/* Signal 0 reaches nobody; program NULL: any. */
+static int signal_marked(const char *mark, const char *program, int signal_number)
 {
     static char text[1 << 17];
-    char wanted[128];
+    char wanted[128], name[64] = "";
     int count = 0;
     snprintf(wanted, sizeof wanted, "\n%s\n", mark);
+    if (program) snprintf(name, sizeof name, "%s\n", program);
     DIR *all = opendir("/proc");
     CHECK(all);
-    for (struct dirent *entry; (entry = readdir(all));) /* what has ended has no environment */
-        if (isdigit((unsigned char)entry->d_name[0]) &&
-            read_proc(entry->d_name, "environ", text, sizeof text))
-            count += strstr(text, wanted) != NULL;
+    for (struct dirent *entry; (entry = readdir(all));) { /* what has ended has no environment */
+        const char *pid = entry->d_name;
+        if (!isdigit((unsigned char)pid[0]) || !read_proc(pid, "environ", text, sizeof text) ||
+            !strstr(text, wanted))
+            continue;
+        if (program && (!read_proc(pid, "comm", text, sizeof text) || strcmp(text, name) != 0)) continue;
+        count++;
+        kill((pid_t)strtol(pid, NULL, 10), signal_number);
+    }
     closedir(all);
     return count;
+}
+
+int process_count_marked(const char *mark)
+{
+    return signal_marked(mark, NULL, 0);
+}
+
+int process_signal_marked(const char *mark, const char *program, int signal_number)
+{
+    return signal_marked(mark, program, signal_number);
 }
 
 ProcessResult process_run_dinobatch(int ranks, const char *const *arguments, double limit)

@@ -46,6 +46,9 @@ pid_t process_of_rank(const Process *process, int rank, double limit);
 /* How many live processes have "NAME=VALUE" in the environment that they were started with. */
 int process_count_marked(const char *mark);
 
+/* Sends a signal to those of them that run a program of that name; how many they are. */
+int process_signal_marked(const char *mark, const char *program, int signal_number);
+
 /* Whether it has ended; process_finish is still due. */
 bool process_has_ended(const Process *process);
 
