@@ -1,180 +1,98 @@
 /* cluster.c - the table of keys, and the YAML file that fills it in. */
 #include "plan/cluster.h"
 
-#include "run/options.h"
+#include "run/yaml_table.h"
 
-#include <errno.h>
-#include <math.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <yaml.h>
 
-typedef enum { KEY_TEXT, KEY_DEVICE, KEY_COUNT, KEY_NUMBER } KeyType;
-
+/* What the file says; the device by its name. */
 typedef struct {
-    const char *name; /* "section.key" or "key" */
-    KeyType type;
-    size_t offset, size; /* of the member */
-    double low, high;    /* inclusive, of COUNT and NUMBER */
-} Key;
+    Cluster cluster;
+    char device[8];
+} Description;
 
-#define KEY(name_, type_, member, low_, high_)                                             \
-    {                                                                                      \
-        name_, type_, offsetof(Cluster, member), sizeof((Cluster *)0)->member, low_, high_ \
+static Status check_device(const YamlTable *yaml, void *value, Error *error)
+{
+    const char *name = value;
+    return strcmp(name, "cpu") == 0 || strcmp(name, "cuda") == 0
+               ? STATUS_OK
+               : yaml_table_wrong(yaml, "device", "cpu or cuda", error);
+}
+
+#define MEMBER(member) .offset = offsetof(Description, cluster.member), .required = true
+#define TEXT(name_, member)                                                                          \
+    {                                                                                                \
+        .name = name_, .type = YAML_SHORT_TEXT, .size = sizeof((Cluster *)0)->member, MEMBER(member) \
+    }
+#define COUNT(name_, member, most)                                                \
+    {                                                                             \
+        .name = name_, .type = YAML_COUNT, .low = 1, .high = most, MEMBER(member) \
+    }
+#define NUMBER(name_, member, least, most)                                             \
+    {                                                                                  \
+        .name = name_, .type = YAML_NUMBER, .low = least, .high = most, MEMBER(member) \
+    }
+#define SECTION(name_, keys_)                                                \
+    {                                                                        \
+        .name = name_, .type = YAML_MAPPING, .keys = keys_, .required = true \
     }
 
-static const Key KEYS[] = {
-    KEY("name", KEY_TEXT, name, 0, 0),
-    KEY("device", KEY_DEVICE, device, 0, 0),
-    KEY("nodes", KEY_COUNT, nodes, 1, 1e6),
-    KEY("ranks_per_node", KEY_COUNT, ranks_per_node, 1, 4096),
-    KEY("rank.processor", KEY_TEXT, gpu, 0, 0),
-    KEY("rank.memory_gib", KEY_NUMBER, memory_gib, 0.001, 1e6),
-    KEY("rank.reserved_gib", KEY_NUMBER, reserved_gib, 0, 1e6),
-    KEY("rank.parallel", KEY_COUNT, parallel, 1, 1e5),
-    KEY("rank.fp32_tflops", KEY_NUMBER, fp32_tflops, 1e-6, 1e6),
-    KEY("rank.bf16_tflops", KEY_NUMBER, bf16_tflops, 0, 1e6),
-    KEY("rank.fp16_tflops", KEY_NUMBER, fp16_tflops, 0, 1e6),
-    KEY("rank.product_share", KEY_NUMBER, product_share, 0.001, 1),
-    KEY("rank.attention_share", KEY_NUMBER, attention_share, 0.001, 1),
-    KEY("rank.memory_gb_s", KEY_NUMBER, memory_gb_s, 0.001, 1e6),
-    KEY("rank.memory_share", KEY_NUMBER, memory_share, 0.001, 1),
-    KEY("rank.step_share", KEY_NUMBER, step_share, 0.001, 1),
-    KEY("rank.operation_us", KEY_NUMBER, operation_us, 0, 1e6),
-    KEY("rank.host_gb_s", KEY_NUMBER, host_gb_s, 0.001, 1e6),
-    KEY("network.within_gb_s", KEY_NUMBER, within_gb_s, 0.001, 1e6),
-    KEY("network.within_us", KEY_NUMBER, within_us, 0, 1e6),
-    KEY("network.between_gb_s", KEY_NUMBER, between_gb_s, 0.001, 1e6),
-    KEY("network.between_us", KEY_NUMBER, between_us, 0, 1e6),
-    KEY("network.share", KEY_NUMBER, network_share, 0.001, 1),
-    KEY("disk.write_gb_s", KEY_NUMBER, write_gb_s, 1e-6, 1e6),
-    KEY("host.cores_per_node", KEY_COUNT, cores_per_node, 1, 1e5),
-    KEY("host.images_per_core_s", KEY_NUMBER, images_per_core_s, 1e-6, 1e6),
+static const YamlKey RANK_KEYS[] = {
+    TEXT("processor", gpu),
+    NUMBER("memory_gib", memory_gib, 0.001, 1e6),
+    NUMBER("reserved_gib", reserved_gib, 0, 1e6),
+    COUNT("parallel", parallel, 1e5),
+    NUMBER("fp32_tflops", fp32_tflops, 1e-6, 1e6),
+    NUMBER("bf16_tflops", bf16_tflops, 0, 1e6),
+    NUMBER("fp16_tflops", fp16_tflops, 0, 1e6),
+    NUMBER("product_share", product_share, 0.001, 1),
+    NUMBER("attention_share", attention_share, 0.001, 1),
+    NUMBER("memory_gb_s", memory_gb_s, 0.001, 1e6),
+    NUMBER("memory_share", memory_share, 0.001, 1),
+    NUMBER("step_share", step_share, 0.001, 1),
+    NUMBER("operation_us", operation_us, 0, 1e6),
+    NUMBER("host_gb_s", host_gb_s, 0.001, 1e6),
+    {0},
 };
-enum { KEY_COUNT_ALL = sizeof KEYS / sizeof *KEYS };
 
-typedef struct {
-    yaml_document_t document;
-    const char *path;
-    Cluster *cluster;
-    bool given[KEY_COUNT_ALL];
-    Error *error;
-} Reader;
+static const YamlKey NETWORK_KEYS[] = {
+    NUMBER("within_gb_s", within_gb_s, 0.001, 1e6),   NUMBER("within_us", within_us, 0, 1e6),
+    NUMBER("between_gb_s", between_gb_s, 0.001, 1e6), NUMBER("between_us", between_us, 0, 1e6),
+    NUMBER("share", network_share, 0.001, 1),         {0},
+};
 
-static Status unknown_key(Reader *reader, const yaml_node_t *node, const char *name)
-{
-    const char *names[KEY_COUNT_ALL];
-    for (int i = 0; i < KEY_COUNT_ALL; i++)
-        names[i] = KEYS[i].name;
-    const char *near = options_nearest(name, names, KEY_COUNT_ALL);
-    return status_fail(reader->error, STATUS_INPUT, "%s:%zu: unknown key %s%s%s", reader->path,
-                       node->start_mark.line + 1, name, near ? "; did you mean " : "", near ? near : "");
-}
+static const YamlKey DISK_KEYS[] = {NUMBER("write_gb_s", write_gb_s, 1e-6, 1e6), {0}};
 
-static Status wrong_value(Reader *reader, const yaml_node_t *node, const Key *key, const char *expected)
-{
-    return status_fail(reader->error, STATUS_INPUT, "%s:%zu: %s: expected %s", reader->path,
-                       node->start_mark.line + 1, key->name, expected);
-}
+static const YamlKey HOST_KEYS[] = {
+    COUNT("cores_per_node", cores_per_node, 1e5),
+    NUMBER("images_per_core_s", images_per_core_s, 1e-6, 1e6),
+    {0},
+};
 
-static Status read_value(Reader *reader, const yaml_node_t *node, const Key *key)
-{
-    if (node->type != YAML_SCALAR_NODE) return wrong_value(reader, node, key, "a plain value");
-    const char *text = (const char *)node->data.scalar.value;
-    void *member = (char *)reader->cluster + key->offset;
-    if (key->type == KEY_TEXT) {
-        if (node->data.scalar.length >= key->size) return wrong_value(reader, node, key, "a shorter text");
-        snprintf(member, key->size, "%s", text);
-        return STATUS_OK;
-    }
-    if (key->type == KEY_DEVICE) {
-        bool cuda = strcmp(text, "cuda") == 0;
-        if (!cuda && strcmp(text, "cpu") != 0) return wrong_value(reader, node, key, "cpu or cuda");
-        *(DeviceKind *)member = cuda ? DEVICE_CUDA : DEVICE_CPU;
-        return STATUS_OK;
-    }
-    char *end, expected[64];
-    double value = strtod(text, &end);
-    bool whole = key->type == KEY_COUNT;
-    if (end == text || *end || !(value >= key->low && value <= key->high) ||
-        (whole && value != floor(value))) {
-        snprintf(expected, sizeof expected, "%s from %g to %g", whole ? "a whole number" : "a number",
-                 key->low, key->high);
-        return wrong_value(reader, node, key, expected);
-    }
-    if (whole)
-        *(int64_t *)member = (int64_t)value;
-    else
-        *(double *)member = value;
-    return STATUS_OK;
-}
-
-static Status read_key(Reader *reader, const yaml_node_t *name_node, const yaml_node_t *node,
-                       const char *name)
-{
-    int i = 0;
-    while (i < KEY_COUNT_ALL && strcmp(KEYS[i].name, name) != 0)
-        i++;
-    if (i == KEY_COUNT_ALL) return unknown_key(reader, name_node, name);
-    if (reader->given[i])
-        return status_fail(reader->error, STATUS_INPUT, "%s:%zu: %s is given twice", reader->path,
-                           name_node->start_mark.line + 1, name);
-    reader->given[i] = true;
-    return read_value(reader, node, &KEYS[i]);
-}
-
-/* The keys of a mapping; `section` is "" or the name of the mapping. Sections are no deeper. */
-static Status read_mapping(Reader *reader, const yaml_node_t *mapping, const char *section)
-{
-    if (!mapping || mapping->type != YAML_MAPPING_NODE)
-        return status_fail(reader->error, STATUS_INPUT, "%s: expected keys and values", reader->path);
-    const yaml_node_pair_t *pairs = mapping->data.mapping.pairs.start;
-    int64_t count = mapping->data.mapping.pairs.top - pairs;
-    for (int64_t i = 0; i < count; i++) {
-        const yaml_node_t *key = yaml_document_get_node(&reader->document, pairs[i].key);
-        const yaml_node_t *value = yaml_document_get_node(&reader->document, pairs[i].value);
-        char name[128];
-        const char *text = key->type == YAML_SCALAR_NODE ? (const char *)key->data.scalar.value : "";
-        snprintf(name, sizeof name, "%s%s%.60s", section, *section ? "." : "", text);
-        if (value->type == YAML_MAPPING_NODE && !*section)
-            TRY(read_mapping(reader, value, name));
-        else
-            TRY(read_key(reader, key, value, name));
-    }
-    return STATUS_OK;
-}
-
-static Status check_all_given(Reader *reader)
-{
-    for (int i = 0; i < KEY_COUNT_ALL; i++)
-        if (!reader->given[i])
-            return status_fail(reader->error, STATUS_INPUT, "%s: %s is not given", reader->path,
-                               KEYS[i].name);
-    return STATUS_OK;
-}
+static const YamlKey KEYS[] = {
+    TEXT("name", name),
+    {.name = "device",
+     .type = YAML_SHORT_TEXT,
+     .offset = offsetof(Description, device),
+     .size = sizeof((Description *)0)->device,
+     .required = true,
+     .check = check_device},
+    COUNT("nodes", nodes, 1e6),
+    COUNT("ranks_per_node", ranks_per_node, 4096),
+    SECTION("rank", RANK_KEYS),
+    SECTION("network", NETWORK_KEYS),
+    SECTION("disk", DISK_KEYS),
+    SECTION("host", HOST_KEYS),
+    {0},
+};
 
 Status cluster_load(Cluster *cluster, const char *path, Error *error)
 {
-    *cluster = (Cluster){0};
-    Reader reader = {.path = path, .cluster = cluster, .error = error};
-    FILE *file = fopen(path, "re");
-    if (!file) return status_fail(error, STATUS_INPUT, "%s: %s", path, strerror(errno));
-    yaml_parser_t parser;
-    yaml_parser_initialize(&parser);
-    yaml_parser_set_input_file(&parser, file);
-    Status status = STATUS_OK;
-    if (!yaml_parser_load(&parser, &reader.document)) {
-        status = status_fail(error, STATUS_INPUT, "%s:%zu: not YAML: %s", path, parser.problem_mark.line + 1,
-                             parser.problem ? parser.problem : "no reason given");
-    } else {
-        status = read_mapping(&reader, yaml_document_get_root_node(&reader.document), "");
-        if (status == STATUS_OK) status = check_all_given(&reader);
-        yaml_document_delete(&reader.document);
-    }
-    yaml_parser_delete(&parser);
-    fclose(file);
+    Description description = {0};
+    Status status = yaml_table_load(path, KEYS, &description, NULL, error);
+    *cluster = description.cluster;
+    cluster->device = strcmp(description.device, "cuda") == 0 ? DEVICE_CUDA : DEVICE_CPU;
     return status;
 }
 

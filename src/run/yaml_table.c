@@ -70,6 +70,14 @@ static Status read_text(YamlTable *table, const yaml_node_t *node, const char *k
     return STATUS_OK;
 }
 
+static Status read_short_text(YamlTable *table, const yaml_node_t *node, const YamlKey *key, char *out)
+{
+    if (node->type != YAML_SCALAR_NODE) return wrong(table, node, key->name, "a plain value");
+    if (node->data.scalar.length >= key->size) return wrong(table, node, key->name, "a shorter text");
+    snprintf(out, key->size, "%s", (const char *)node->data.scalar.value);
+    return STATUS_OK;
+}
+
 static Status read_texts(YamlTable *table, const yaml_node_t *node, const char *key, YamlTexts *out)
 {
     if (node->type != YAML_SEQUENCE_NODE) return wrong(table, node, key, "a list [a, b]");
@@ -105,22 +113,40 @@ static Status read_bool(YamlTable *table, const yaml_node_t *node, const char *k
     return *out || strcmp(scalar(node), "false") == 0 ? STATUS_OK : wrong(table, node, key, "true or false");
 }
 
-static Status read_count(YamlTable *table, const yaml_node_t *node, const char *key, int64_t *out)
+static bool is_bounded(const YamlKey *key)
+{
+    return key->low < key->high;
+}
+
+static Status wrong_number(YamlTable *table, const yaml_node_t *node, const YamlKey *key, const char *what)
+{
+    char expected[96];
+    snprintf(expected, sizeof expected, "%s from %g to %g", what, key->low, key->high);
+    return wrong(table, node, key->name, is_bounded(key) ? expected : what);
+}
+
+static Status read_count(YamlTable *table, const yaml_node_t *node, const YamlKey *key, int64_t *out)
 {
     const char *text = scalar(node);
     char *end;
     errno = 0;
     *out = strtoll(text, &end, 10);
-    bool good = end != text && !*end && !errno && *out >= 0;
-    return good ? STATUS_OK : wrong(table, node, key, "a whole number, 0 or more");
+    bool whole = end != text && !*end && !errno && *out >= 0;
+    if (!whole || (is_bounded(key) && !((double)*out >= key->low && (double)*out <= key->high)))
+        return wrong_number(table, node, key,
+                            is_bounded(key) ? "a whole number" : "a whole number, 0 or more");
+    return STATUS_OK;
 }
 
-static Status read_number(YamlTable *table, const yaml_node_t *node, const char *key, double *out)
+static Status read_number(YamlTable *table, const yaml_node_t *node, const YamlKey *key, double *out)
 {
     const char *text = scalar(node);
     char *end;
     *out = strtod(text, &end);
-    return end != text && !*end && isfinite(*out) ? STATUS_OK : wrong(table, node, key, "a number");
+    bool number = end != text && !*end && isfinite(*out);
+    if (!number || (is_bounded(key) && !(*out >= key->low && *out <= key->high)))
+        return wrong_number(table, node, key, "a number");
+    return STATUS_OK;
 }
 
 /* --- a configuration --- */
@@ -217,14 +243,17 @@ static Status read_member(YamlTable *table, const yaml_node_t *node, const YamlK
     case YAML_TEXT:
         status = read_text(table, node, key->name, member);
         break;
+    case YAML_SHORT_TEXT:
+        status = read_short_text(table, node, key, member);
+        break;
     case YAML_BOOL:
         status = read_bool(table, node, key->name, member);
         break;
     case YAML_COUNT:
-        status = read_count(table, node, key->name, member);
+        status = read_count(table, node, key, member);
         break;
     case YAML_NUMBER:
-        status = read_number(table, node, key->name, member);
+        status = read_number(table, node, key, member);
         break;
     case YAML_TEXTS:
         status = read_texts(table, node, key->name, member);

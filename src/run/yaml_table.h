@@ -35,6 +35,7 @@ void yaml_configuration_fini(YamlConfiguration *configuration);
 
 typedef enum {
     YAML_TEXT,          /* char *: a plain value; owned */
+    YAML_SHORT_TEXT,    /* char[size]: a plain value */
     YAML_BOOL,          /* bool */
     YAML_COUNT,         /* int64_t: a whole number from 0 */
     YAML_NUMBER,        /* double */
@@ -53,8 +54,9 @@ typedef struct YamlKey {
     YamlType type;
     size_t offset;              /* of the member */
     size_t counter;             /* YAML_ITEMS: of the int that counts */
-    size_t size;                /* YAML_ITEMS: of an item */
-    const struct YamlKey *keys; /* YAML_MAPPING, YAML_ITEMS */
+    size_t size;                /* YAML_ITEMS: of an item; YAML_SHORT_TEXT: of the member, its NUL included */
+    double low, high;           /* YAML_COUNT, YAML_NUMBER: inclusive, unless both are 0 */
+    const struct YamlKey *keys; /* YAML_MAPPING (of the struct at `offset`), YAML_ITEMS */
     bool required;
     /* After the value has been read, or each item: `value` is the member or the item. NULL: nothing. */
     Status (*check)(const YamlTable *table, void *value, Error *error);
