@@ -91,8 +91,11 @@ static Status run_rows(const JobContext *context, const Config *config, const Ev
     Status status = STATUS_OK;
     if (model) {
         Row *row = add_row(report, "trained");
-        snprintf(row->label, sizeof row->label, "%s, iteration %lld",
-                 model->role == CHECKPOINT_TEACHER ? "teacher" : "student", (long long)model->iteration);
+        const char *role = model->role == CHECKPOINT_TEACHER ? "teacher" : "student";
+        if (model->iteration < 0)
+            snprintf(row->label, sizeof row->label, "%s, converted", role);
+        else
+            snprintf(row->label, sizeof row->label, "%s, iteration %lld", role, (long long)model->iteration);
         status = eval_knn_run(eval, FEATURE_CLASS_TOKEN, &model->backbone, &row->result, error);
     }
     if (status == STATUS_OK && options_get(context->options, "untrained"))

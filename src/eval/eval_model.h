@@ -15,7 +15,7 @@
 typedef struct {
     char path[CHECKPOINT_PATH_MAX]; /* of the file; "" for a network without one */
     CheckpointRole role;
-    int64_t iteration; /* last finished step; -1 without a file */
+    int64_t iteration; /* last finished step; -1 without a file, and of converted weights */
     Config config;     /* the checkpoint's, with what the options changed; owned */
     PixelNorm norm;    /* of the input */
     Vit vit;
