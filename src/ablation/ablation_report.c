@@ -40,7 +40,15 @@ static void print_number(FILE *out, double value, const char *format)
         fprintf(out, format, value);
 }
 
-static void print_cell(FILE *out, const AblationCell *cell, double published)
+/* Whether the table has a published figure for a row of that column. */
+static bool has_published(const AblationTable *table, int column)
+{
+    for (int r = 0; r < table->row_count; r++)
+        if (!table->rows[r].aside && !isnan(ablation_table_published(table, r, column))) return true;
+    return false;
+}
+
+static void print_cell(FILE *out, const AblationTable *table, int row, int column, const AblationCell *cell)
 {
     if (isnan(cell->mean))
         fprintf(out, " missing |");
@@ -49,7 +57,8 @@ static void print_cell(FILE *out, const AblationCell *cell, double published)
     else
         fprintf(out, " %.2f ± %.2f |", cell->mean, cell->spread);
     print_number(out, cell->step, " %+.2f |");
-    print_number(out, published, " %.1f |");
+    if (has_published(table, column))
+        print_number(out, ablation_table_published(table, row, column), " %.1f |");
 }
 
 static void print_settings(FILE *out, const YamlTexts *settings)
@@ -97,27 +106,37 @@ static void print_missing(FILE *out, const AblationTable *table, const AblationR
     }
 }
 
+/* What was measured, whose figures stand beside it, and the names of columns. */
+static void print_head(FILE *out, const AblationTable *table)
+{
+    bool published = false;
+    for (int c = 0; c < table->column_count; c++)
+        published = published || has_published(table, c);
+    fprintf(out, "# %s\n\n", table->title);
+    if (table->source) fprintf(out, "%s: %s.\n", published ? "Published figures" : "After", table->source);
+    fprintf(out, "Measured: mean%s over %d seed%s; Δ is to the row above.\n\n",
+            table->seeds.count > 1 ? " ± standard deviation" : "", table->seeds.count,
+            table->seeds.count == 1 ? "" : "s");
+    fprintf(out, "| row | |");
+    for (int c = 0; c < table->column_count; c++)
+        fprintf(out, " %s, %s | Δ |%s", table->columns[c].name, table->columns[c].unit,
+                has_published(table, c) ? " published |" : "");
+    fprintf(out, " configuration |\n|---|---|");
+    for (int c = 0; c < table->column_count; c++)
+        fprintf(out, "---|---|%s", has_published(table, c) ? "---|" : "");
+    fprintf(out, "---|\n");
+}
+
 char *ablation_report_markdown(const AblationTable *table, const AblationResults *results)
 {
     Out out;
     out_open(&out);
-    fprintf(out.stream, "# %s\n\n", table->title);
-    if (table->source) fprintf(out.stream, "Published figures: %s.\n", table->source);
-    fprintf(out.stream, "Measured: mean%s over %d seed%s; Δ is to the row above.\n\n",
-            table->seeds.count > 1 ? " ± standard deviation" : "", table->seeds.count,
-            table->seeds.count == 1 ? "" : "s");
-    fprintf(out.stream, "| row | |");
-    for (int c = 0; c < table->column_count; c++)
-        fprintf(out.stream, " %s, %s | Δ | published |", table->columns[c].name, table->columns[c].unit);
-    fprintf(out.stream, " configuration |\n|---|---|");
-    for (int c = 0; c < table->column_count; c++)
-        fprintf(out.stream, "---|---|---|");
-    fprintf(out.stream, "---|\n");
+    print_head(out.stream, table);
     for (int r = 0; r < table->row_count; r++) {
         if (table->rows[r].aside) continue;
         fprintf(out.stream, "| %d | %s |", r + 1, table->rows[r].name);
         for (int c = 0; c < table->column_count; c++)
-            print_cell(out.stream, &results->rows[r].cells[c], ablation_table_published(table, r, c));
+            print_cell(out.stream, table, r, c, &results->rows[r].cells[c]);
         fprintf(out.stream, " `%.8s` |\n", results->rows[r].digest);
     }
     print_missing(out.stream, table, results);

@@ -262,3 +262,22 @@ Test(ablation, a_report_of_known_figures)
     ablation_table_fini(&changed);
     temp_folder_destroy(&folder);
 }
+
+Test(ablation, a_column_of_no_published_figure_has_no_room_for_them)
+{
+    TempFolder folder = temp_folder_create();
+    AblationTable table = loaded("[72.9]", "['-']");
+    AblationResults results;
+    Error error = {0};
+    measure(&table, 0, "0", &folder, 30.0);
+    cr_assert_eq(ablation_results_load(&results, &table, folder.path, &error), STATUS_OK, "%s", error.text);
+    char *text = ablation_report_markdown(&table, &results), line[200];
+    snprintf(line, sizeof line, "\n| 1 | first | 30.00 | | `%.8s` |\n", results.rows[0].digest);
+    cr_expect(strstr(text, line) && strstr(text, "\nAfter: a paper.\n") &&
+                  strstr(text, "| k-NN, % | Δ | configuration |"),
+              "%s", text);
+    memory_free(text);
+    ablation_results_fini(&results);
+    ablation_table_fini(&table);
+    temp_folder_destroy(&folder);
+}
