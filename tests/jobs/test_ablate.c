@@ -4,7 +4,11 @@
 #include "../support/temp_folder.h"
 #include "../support/train_support.h"
 
+#include "base/memory.h"
+#include "base/text_file.h"
+
 #include <criterion/criterion.h>
+#include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -118,4 +122,45 @@ Test(ablate, a_disturbed_row_ends_as_an_undisturbed_one)
     ablate(1, "run", "parts", WORDS("--row", "1"), 0, "t: row 1 (plain), seed 0: ");
     ablate(1, "report", "parts", NULL, 0, "parts/t.md");
     expect_same("whole", "parts");
+}
+
+static char *text_of(const char *folder, const char *name, const char *ending)
+{
+    char path[512], *text;
+    size_t size;
+    Error error = {0};
+    snprintf(path, sizeof path, "%s/%s.%s", folder, name, ending);
+    cr_assert_eq(text_file_read(path, 1 << 20, &text, &size, &error), STATUS_OK, "%s", error.text);
+    return text;
+}
+
+/* `report` makes of a recorded table's result files what is recorded, and no row has changed since. */
+static void expect_recorded(const char *recorded)
+{
+    const char *name = strrchr(recorded, '/') + 1, *endings[] = {"md", "csv"};
+    char table[256], results[256];
+    snprintf(table, sizeof table, "jobs/configs/ablations/%s.yaml", name);
+    snprintf(results, sizeof results, "%s/results", recorded);
+    TempPath output = temp_folder_in(&temp, "%s", name);
+    const char *words[] = {"ablate",    "report",    "--table", table, "--output-dir",
+                           output.text, "--results", results,   NULL};
+    Process process = process_start_dinobatch(0, words);
+    ProcessResult result = process_finish(&process, LIMIT_SECONDS);
+    cr_assert_eq(result.exit_status, 0, "%s: %s", name, result.err);
+    process_result_fini(&result);
+    for (int i = 0; i < 2; i++) {
+        char *before = text_of(recorded, name, endings[i]), *now = text_of(output.text, name, endings[i]);
+        cr_expect_str_eq(now, before, "%s/%s.%s is not of its files", recorded, name, endings[i]);
+        memory_free(before);
+        memory_free(now);
+    }
+}
+
+Test(ablate, recorded_tables_are_of_their_files)
+{
+    glob_t found;
+    cr_assert_eq(glob("results/ablations/*_small", GLOB_ONLYDIR, NULL, &found), 0);
+    for (size_t i = 0; i < found.gl_pathc; i++)
+        expect_recorded(found.gl_pathv[i]);
+    globfree(&found);
 }
