@@ -141,16 +141,30 @@ static void expect_same_file(const char *a, const char *b)
     temp_folder_free_text(y);
 }
 
+/* What processes of a job have in their environment: its number, which another Slurm of this machine may have
+ * given, too, and the configuration of this one. */
+typedef struct {
+    char job[64], cluster[512];
+} Marks;
+
+static Marks marks_of(const char *number)
+{
+    Marks marks;
+    snprintf(marks.job, sizeof marks.job, "SLURM_JOB_ID=%s", number);
+    snprintf(marks.cluster, sizeof marks.cluster, "SLURM_CONF=%s", getenv("SLURM_CONF"));
+    return marks;
+}
+
 /* No process of the job is left. */
 static void expect_nothing_runs(const Job *job)
 {
-    char mark[64];
-    snprintf(mark, sizeof mark, "SLURM_JOB_ID=%s", job->id);
+    Marks marks = marks_of(job->id);
+    const char *const all[] = {marks.job, marks.cluster, NULL};
     double end = clock_seconds() + LIMIT_SECONDS;
-    while (process_count_marked(mark) > 0 && clock_seconds() < end)
+    while (process_count_marked(all) > 0 && clock_seconds() < end)
         pause_briefly();
-    cr_expect_eq(process_count_marked(mark), 0, "%d processes of job %s", process_count_marked(mark),
-                 job->id);
+    int left = process_count_marked(all);
+    cr_expect_eq(left, 0, "%d processes of job %s", left, job->id);
 }
 
 /* --- trainings --- */
@@ -326,12 +340,12 @@ Test(slurm, a_row_that_fails_leaves_the_others_alone_and_is_named_in_the_report)
 /* Kills the program of a job, not its script. */
 static void kill_program(const Job *job, const char *log)
 {
-    char mark[64];
     Output facts = run(WORDS("scontrol", "-o", "show", "job", job->id));
-    int number = 0;
-    cr_assert_eq(sscanf(facts.text, "JobId=%d", &number), 1, "%s", facts.text);
-    snprintf(mark, sizeof mark, "SLURM_JOB_ID=%d", number);
-    cr_assert_gt(process_signal_marked(mark, "dinobatch", SIGKILL), 0, "%s", log);
+    char number[32];
+    cr_assert_eq(sscanf(facts.text, "JobId=%31[0-9]", number), 1, "%s", facts.text);
+    Marks marks = marks_of(number);
+    const char *const all[] = {marks.job, marks.cluster, NULL};
+    cr_assert_gt(process_signal_marked(all, "dinobatch", SIGKILL), 0, "%s", log);
 }
 
 /* Of three seeds one is asked to stop, one goes back into the queue by the scheduler's hand, one is killed
@@ -428,9 +442,10 @@ Test(slurm, nothing_is_left_of_a_slurm_whose_script_was_killed)
     char *text = temp_folder_read(&temp, "conf"), *mark = strsep(&text, "\n");
     double end = clock_seconds() + LIMIT_SECONDS;
     const char *conf = strchr(mark, '=') + 1;
-    while ((process_count_marked(mark) > 0 || access(conf, F_OK) == 0) && clock_seconds() < end)
+    while ((process_count_marked(WORDS(mark)) > 0 || access(conf, F_OK) == 0) && clock_seconds() < end)
         pause_briefly();
-    cr_expect_eq(process_count_marked(mark), 0, "%d processes", process_count_marked(mark));
+    int left = process_count_marked(WORDS(mark));
+    cr_expect_eq(left, 0, "%d processes", left);
     cr_expect_neq(access(conf, F_OK), 0, "%s is still there", conf);
     temp_folder_free_text(mark);
 }

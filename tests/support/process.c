@@ -233,20 +233,32 @@ pid_t process_of_rank(const Process *process, int rank, double limit)
     return -1;
 }
 
+/* Whether every one of `marks` is a line of `text`. */
+static bool has_lines(const char *text, const char *const *marks)
+{
+    for (; *marks; marks++) {
+        size_t length = strlen(*marks);
+        const char *at = strstr(text, *marks);
+        while (at && ((at > text && at[-1] != '\n') || at[length] != '\n'))
+            at = strstr(at + 1, *marks);
+        if (!at) return false;
+    }
+    return true;
+}
+
 /* Signal 0 reaches nobody; program NULL: any. */
-static int signal_marked(const char *mark, const char *program, int signal_number)
+static int signal_marked(const char *const *marks, const char *program, int signal_number)
 {
     static char text[1 << 17];
-    char wanted[128], name[64] = "";
+    char name[64] = "";
     int count = 0;
-    snprintf(wanted, sizeof wanted, "\n%s\n", mark);
     if (program) snprintf(name, sizeof name, "%s\n", program);
     DIR *all = opendir("/proc");
     CHECK(all);
     for (struct dirent *entry; (entry = readdir(all));) { /* what has ended has no environment */
         const char *pid = entry->d_name;
         if (!isdigit((unsigned char)pid[0]) || !read_proc(pid, "environ", text, sizeof text) ||
-            !strstr(text, wanted))
+            !has_lines(text, marks))
             continue;
         if (program && (!read_proc(pid, "comm", text, sizeof text) || strcmp(text, name) != 0)) continue;
         count++;
@@ -256,14 +268,14 @@ static int signal_marked(const char *mark, const char *program, int signal_numbe
     return count;
 }
 
-int process_count_marked(const char *mark)
+int process_count_marked(const char *const *marks)
 {
-    return signal_marked(mark, NULL, 0);
+    return signal_marked(marks, NULL, 0);
 }
 
-int process_signal_marked(const char *mark, const char *program, int signal_number)
+int process_signal_marked(const char *const *marks, const char *program, int signal_number)
 {
-    return signal_marked(mark, program, signal_number);
+    return signal_marked(marks, program, signal_number);
 }
 
 ProcessResult process_run_dinobatch(int ranks, const char *const *arguments, double limit)

@@ -43,11 +43,12 @@ Process process_start_dinobatch(int ranks, const char *const *arguments);
 /* The process of that rank, a child of mpirun; -1 when there is none within `limit` seconds. */
 pid_t process_of_rank(const Process *process, int rank, double limit);
 
-/* How many live processes have "NAME=VALUE" in the environment that they were started with. */
-int process_count_marked(const char *mark);
+/* How many live processes have all of "NAME=VALUE", a NULL-terminated list, in the environment that they were
+ * started with. */
+int process_count_marked(const char *const *marks);
 
 /* Sends a signal to those of them that run a program of that name; how many they are. */
-int process_signal_marked(const char *mark, const char *program, int signal_number);
+int process_signal_marked(const char *const *marks, const char *program, int signal_number);
 
 /* Whether it has ended; process_finish is still due. */
 bool process_has_ended(const Process *process);

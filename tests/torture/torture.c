@@ -155,7 +155,7 @@ static void expect_no_process(Torture *t, const Chain *chain, const Disturbance 
 {
     int left = 0;
     double end = clock_seconds() + END_SECONDS;
-    while ((left = process_count_marked(t->mark)) > 0 && clock_seconds() < end)
+    while ((left = process_count_marked(WORDS(t->mark))) > 0 && clock_seconds() < end)
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     if (left > 0) fail(t, chain, NULL, "%d processes of the job are still there", left);
     t->slowest_end = fmax(t->slowest_end, clock_seconds() - d->struck);
