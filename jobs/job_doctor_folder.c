@@ -6,6 +6,7 @@
 #include "base/atomic_file.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/rng.h"
 #include "comm/comm_watchdog.h"
 #include "h5/h5_parallel.h"
 #include "job_doctor_checks.h"
@@ -57,15 +58,9 @@ static void name_file(const Trial *trial, const char *kind, char path[PATH_MAX])
 /* Contents that differ in every trial, place and version. */
 static void fill(unsigned char *bytes, size_t count, uint64_t mark, uint64_t version)
 {
-    uint64_t state = mark ^ (version + 1) * 0x9e3779b97f4a7c15U;
-    for (size_t i = 0; i < count; i++) {
-        if (i % 8 == 0) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-        }
-        bytes[i] = (unsigned char)(state >> i % 8 * 8);
-    }
+    Rng rng = rng_at(mark, RNG_TRIAL, version, 0);
+    for (size_t i = 0; i < count; i++)
+        bytes[i] = (unsigned char)rng_u32(&rng);
 }
 
 static void pause_seconds(double seconds)

@@ -25,6 +25,7 @@ typedef enum {
     RNG_INDEX =
         10, /* samples of rows for search and k-means: step = what for (index_rows.h), index = place */
     RNG_FEATURES = 11, /* drawn descriptors: step = what for (synthetic_features.c), index = number of it */
+    RNG_TRIAL = 12,    /* contents of files that only try a file system: step = version or writer */
 } RngPurpose;
 
 typedef struct {
