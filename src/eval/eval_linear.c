@@ -256,6 +256,7 @@ static Status count_part(Work *w, const DataSet *set, const int64_t *classes, in
                                .resize_size = w->input.resize_size,
                                .crop_size = w->input.crop_size,
                                .batch_size = w->rows,
+                               .grayscale = w->input.grayscale,
                                .first = n * rank / ranks,
                                .last = n * (rank + 1) / ranks,
                                .num_workers = w->input.num_workers,

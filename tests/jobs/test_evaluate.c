@@ -1,6 +1,8 @@
 /* test_evaluate.c - extract and evaluate by the real program, on a checkpoint of two iterations. */
+#include "../support/pair_folder.h"
 #include "../support/process.h"
 #include "../support/temp_folder.h"
+#include "base/rng.h"
 #include "data/data_set.h"
 
 #include <cjson/cJSON.h>
@@ -10,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { LIMIT_SECONDS = 60, ARGUMENTS = 40, TEXT = 256 };
@@ -299,6 +302,81 @@ Test(evaluate, linear_grid_on_any_number_of_ranks, .timeout = 120)
     const char *const validate[] = {"validate", result, NULL};
     run_well(0, validate);
     cJSON_Delete(alone);
+    temp_folder_destroy(&folder);
+}
+
+/* FOLDER/{a,b}/images: pictures of 32 x 32, the same ones in colour and grey as PIL makes them. */
+static void draw_classes(const char *folder, bool gray)
+{
+    enum { SIDE = 32, PICTURES = 12 };
+    Rng rng = rng_at(5, RNG_TEST, 0, 0);
+    uint8_t rgb[SIDE * SIDE * 3];
+    char path[TEXT + 8], name[16];
+    for (int i = 0; i < 2 * PICTURES; i++) {
+        snprintf(path, sizeof path, "%s/%c", folder, i < PICTURES ? 'a' : 'b');
+        snprintf(name, sizeof name, "p%02d", i);
+        if (i % PICTURES == 0) cr_assert(pair_folder_make(path, "masks"));
+        double level[3] = {rng_uniform(&rng, 0, 200), rng_uniform(&rng, 0, 200), i < PICTURES ? 0 : 200};
+        for (int at = 0; at < SIDE * SIDE * 3; at += 3) {
+            for (int c = 0; c < 3; c++)
+                rgb[at + c] = (uint8_t)(level[c] + rng_uniform(&rng, 0, 55));
+            if (gray)
+                rgb[at] = rgb[at + 1] = rgb[at + 2] =
+                    (uint8_t)((rgb[at] * 19595 + rgb[at + 1] * 38470 + rgb[at + 2] * 7471 + 32768) >> 16);
+        }
+        cr_assert(pair_folder_add_picture(path, name, rgb, SIDE, SIDE));
+    }
+}
+
+/* The figures of an evaluation of a network of grey crops. */
+static cJSON *evaluate_grey(const char *what, const char *model, const char *train, const char *val)
+{
+    const char *const words[] = {"evaluate",
+                                 what,
+                                 "--model",
+                                 model,
+                                 "--train-data",
+                                 train,
+                                 "--val-data",
+                                 val,
+                                 "crops.grayscale_probability=1",
+                                 "evaluation.linear_last_blocks=[1,2]",
+                                 "evaluation.linear_batch_size=12",
+                                 "evaluation.linear_grid=paper",
+                                 "evaluation.linear_iterations=15",
+                                 "--json",
+                                 NULL};
+    return run_json(0, words);
+}
+
+Test(evaluate, a_network_of_grey_crops_sees_no_colour, .timeout = 120)
+{
+    static const struct {
+        const char *job, *figures[3];
+    } cases[] = {{"knn", {"knn_top1_k1", "knn_top1_k5", NULL}},
+                 {"logreg", {"logreg_top1", "logreg_top1_per_class", NULL}},
+                 {"retrieval", {"retrieval_map_classes", NULL}},
+                 {"linear", {"linear_top1", NULL}}};
+    TempFolder folder = temp_folder_create();
+    static const char *const names[] = {"bank", "gray", "color"};
+    char model[TEXT], path[3][TEXT], spec[3][TEXT + 8];
+    make_run(&folder, model);
+    for (int n = 0; n < 3; n++) {
+        snprintf(path[n], TEXT, "%s/%s", folder.path, names[n]);
+        snprintf(spec[n], sizeof spec[n], "folder:%s", path[n]);
+        cr_assert(mkdir(path[n], 0777) == 0);
+        draw_classes(path[n], n < 2);
+    }
+    for (int i = 0; i < 4; i++) {
+        cJSON *a = evaluate_grey(cases[i].job, model, spec[0], spec[1]);
+        cJSON *b = evaluate_grey(cases[i].job, model, spec[0], spec[2]);
+        for (int f = 0; cases[i].figures[f]; f++)
+            cr_expect_eq(figure(a, cases[i].figures[f]), figure(b, cases[i].figures[f]), "%s",
+                         cases[i].figures[f]);
+        if (i == 3) expect_same_linear(a, b, 0.0);
+        cJSON_Delete(a);
+        cJSON_Delete(b);
+    }
     temp_folder_destroy(&folder);
 }
 
