@@ -230,16 +230,11 @@ YamlTexts ablation_table_settings(const AblationTable *table, int row)
     return all;
 }
 
-static uint64_t hash_text(uint64_t hash, const char *text)
-{
-    return rng_hash_bytes(hash, text, strlen(text) + 1);
-}
-
 static uint64_t hash_texts(uint64_t hash, const YamlTexts *texts)
 {
     for (int i = 0; i < texts->count; i++)
-        hash = hash_text(hash, texts->texts[i]);
-    return hash_text(hash, "");
+        hash = rng_hash_text(hash, texts->texts[i]);
+    return rng_hash_text(hash, "");
 }
 
 static Status override(Config *config, const char *setting, Error *error)
@@ -268,8 +263,8 @@ static Status hash_config(const AblationTable *table, int row, uint64_t *hash, E
     ConfigDiff diff = {0};
     if (status == STATUS_OK) config_diff_init(&diff, &plain, &config);
     for (int i = 0; i < diff.count; i++) {
-        *hash = hash_text(*hash, diff.items[i].key);
-        *hash = hash_text(*hash, diff.items[i].after);
+        *hash = rng_hash_text(*hash, diff.items[i].key);
+        *hash = rng_hash_text(*hash, diff.items[i].after);
     }
     if (status == STATUS_OK) config_diff_fini(&diff);
     yaml_texts_fini(&settings);
@@ -281,7 +276,7 @@ static Status hash_config(const AblationTable *table, int row, uint64_t *hash, E
 static Status hash_row(const AblationTable *table, int row, uint64_t *hash, Error *error)
 {
     const AblationRow *r = &table->rows[row];
-    *hash = hash_text(*hash, r->job);
+    *hash = rng_hash_text(*hash, r->job);
     if (strcmp(r->job, "none") != 0) TRY(hash_config(table, row, hash, error));
     return r->after ? hash_row(table, ablation_table_row(table, r->after), hash, error) : STATUS_OK;
 }

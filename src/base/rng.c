@@ -118,3 +118,8 @@ uint64_t rng_hash_bytes(uint64_t hash, const void *bytes, size_t size)
         hash = (hash ^ byte[i]) * 0x100000001B3u;
     return hash;
 }
+
+uint64_t rng_hash_text(uint64_t hash, const char *text)
+{
+    return rng_hash_bytes(hash, text, strlen(text) + 1);
+}

@@ -67,4 +67,7 @@ uint64_t rng_hash_name(const char *name);
 #define RNG_HASH_START UINT64_C(14695981039346656037)
 uint64_t rng_hash_bytes(uint64_t hash, const void *bytes, size_t size);
 
+/* The same of a string with its end, so that one text does not run into the next. */
+uint64_t rng_hash_text(uint64_t hash, const char *text);
+
 #endif

@@ -81,11 +81,11 @@ static uint64_t digest_of(const Assembling *a)
     const AssembledSet *set = &a->set;
     uint64_t digest = curation_run_digest(set->digest, "assemble %lld", (long long)request->shard_bytes);
     for (int i = 0; i < request->pool_count; i++)
-        digest = rng_hash_bytes(digest, request->pool[i], strlen(request->pool[i]) + 1);
+        digest = rng_hash_text(digest, request->pool[i]);
     for (int i = 0; i < request->part_count; i++) {
         const char *data = request->parts[i].data ? request->parts[i].data : "";
         digest = curation_run_digest(digest, "%s %s", set->rows[i].name, set->rows[i].mode);
-        digest = rng_hash_bytes(digest, data, strlen(data) + 1);
+        digest = rng_hash_text(digest, data);
     }
     for (int64_t i = 0; i < set->count; i++) {
         const AssembledOrigin *origin = &set->origins[i];

@@ -32,7 +32,7 @@ uint64_t curation_run_digest(uint64_t digest, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    return rng_hash_bytes(digest, text, strlen(text) + 1);
+    return rng_hash_text(digest, text);
 }
 
 Status curation_run_make_index(const CurationRun *run, const IndexRows *rows, const char *factory,

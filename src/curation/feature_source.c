@@ -5,15 +5,15 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "curation/curation_file.h"
+#include "features/features_match.h"
 #include "index/id_exchange.h"
 
 #include <stdio.h>
 #include <string.h>
 
 enum {
-    SPAN = 1024,          /* rows of the files, or pictures of keys, that one reading with gaps spans */
+    SPAN = 1024,          /* rows of the files that one reading with gaps spans */
     KEEP_BLOCK = 1 << 20, /* rows of /keep that are read at a time */
-    DIGEST_ROWS = 16,     /* of each file */
     KEY_BLOCK = 1 << 14,  /* keys that are read at a time */
 };
 
@@ -120,67 +120,6 @@ static void place_view_row(const IndexRows *rows, int64_t row, char *text, size_
 
 /* --- opening --- */
 
-/* The part of a path behind the last slash; "" for NULL. */
-static const char *base_name(const char *path)
-{
-    const char *slash = path ? strrchr(path, '/') : NULL;
-    return slash ? slash + 1 : path ? path : "";
-}
-
-static Status differ(const FeaturesFile *a, const FeaturesFile *b, const char *what, const char *of_a,
-                     const char *of_b, Error *error)
-{
-    return status_fail(error, STATUS_INPUT, "%s and %s cannot be compared: %s '%s' and '%s'", a->file.path,
-                       b->file.path, what, of_a, of_b);
-}
-
-/* "" where pictures were brought to a size by the configuration. */
-static const char *size_of(const FeaturesMeta *meta)
-{
-    return meta->size ? meta->size : "";
-}
-
-static Status check_files(const FeaturesFile *a, const FeaturesFile *b, Error *error)
-{
-    const FeaturesMeta *x = &a->meta, *y = &b->meta;
-    if (a->d != b->d)
-        return status_fail(error, STATUS_INPUT, "%s has rows of %lld numbers, %s of %lld", a->file.path,
-                           (long long)a->d, b->file.path, (long long)b->d);
-    if (x->input_size != y->input_size)
-        return status_fail(error, STATUS_INPUT,
-                           "%s and %s cannot be compared: of pictures at %lld and %lld pixels", a->file.path,
-                           b->file.path, (long long)x->input_size, (long long)y->input_size);
-    if (strcmp(size_of(x), size_of(y)) != 0) return differ(a, b, "size", size_of(x), size_of(y), error);
-    if (strcmp(x->arch, y->arch) != 0) return differ(a, b, "arch", x->arch, y->arch, error);
-    if (strcmp(x->layer, y->layer) != 0) return differ(a, b, "layer", x->layer, y->layer, error);
-    if (strcmp(base_name(x->model), base_name(y->model)) != 0)
-        return differ(a, b, "model", x->model, y->model, error);
-    if (strcmp(base_name(x->whitening), base_name(y->whitening)) != 0)
-        return differ(a, b, "whitening", base_name(x->whitening), base_name(y->whitening), error);
-    return STATUS_OK;
-}
-
-/* "" where whole pictures are all there is. */
-static const char *view_list(const FeaturesFile *file)
-{
-    return file->meta.view_list ? file->meta.view_list : "";
-}
-
-static Status check_views(const FeaturesFile *a, const FeaturesFile *b, Error *error)
-{
-    if (strcmp(view_list(a), view_list(b)) == 0 && a->meta.views == b->meta.views) return STATUS_OK;
-    return differ(a, b, "views", view_list(a), view_list(b), error);
-}
-
-/* Of two files of a source. */
-static Status check_turned(const FeaturesFile *a, const FeaturesFile *b, Error *error)
-{
-    if (a->meta.upside_down == b->meta.upside_down) return STATUS_OK;
-    const FeaturesFile *turned = a->meta.upside_down ? a : b, *upright = a->meta.upside_down ? b : a;
-    return status_fail(error, STATUS_INPUT, "%s is of pictures upside down, %s is not", turned->file.path,
-                       upright->file.path);
-}
-
 Status feature_source_check_upright(const FeatureSource *source, bool upright, Error *error)
 {
     if (source->upside_down != upright) return STATUS_OK;
@@ -192,13 +131,13 @@ Status feature_source_check_upright(const FeatureSource *source, bool upright, E
 
 Status feature_source_check_views(const FeatureSource *a, const FeatureSource *b, Error *error)
 {
-    return check_views(&a->files[0], &b->files[0], error);
+    return features_match_views(&a->files[0], &b->files[0], error);
 }
 
 Status feature_source_check_same(const FeatureSource *a, const FeatureSource *b, Log *log, Error *error)
 {
     const FeaturesFile *x = &a->files[0], *y = &b->files[0];
-    TRY(check_files(x, y, error));
+    TRY(features_match(x, y, error));
     if (strcmp(x->meta.model, y->meta.model) != 0)
         log_warning(log, "%s is by %s, %s by %s: taken for the same model", x->file.path, x->meta.model,
                     y->file.path, y->meta.model);
@@ -217,9 +156,9 @@ static Status open_files(FeatureSource *source, const char *const *paths, int co
         FeaturesFile *file = &source->files[i];
         TRY(features_file_open(file, paths[i], error));
         source->file_count++;
-        if (i > 0) TRY(check_files(&source->files[0], file, error));
-        if (i > 0) TRY(check_views(&source->files[0], file, error));
-        if (i > 0) TRY(check_turned(&source->files[0], file, error));
+        if (i > 0) TRY(features_match(&source->files[0], file, error));
+        if (i > 0) TRY(features_match_views(&source->files[0], file, error));
+        if (i > 0) TRY(features_match_upright(&source->files[0], file, error));
         source->views = file->meta.views;
         source->upside_down = file->meta.upside_down;
         source->file_first[i + 1] = source->file_first[i] + file->n / file->meta.views;
@@ -237,46 +176,13 @@ static Status open_files(FeatureSource *source, const char *const *paths, int co
     return STATUS_OK;
 }
 
-static uint64_t hash_text(uint64_t hash, const char *text)
-{
-    return rng_hash_bytes(hash, text, strlen(text) + 1);
-}
-
-/* What a file says of itself, and some of its rows and keys. */
-static Status digest_file(const FeaturesFile *file, uint64_t *digest, Error *error)
-{
-    int64_t sizes[] = {file->n, file->d, file->meta.input_size};
-    uint64_t hash = rng_hash_bytes(*digest, sizes, sizeof sizes);
-    hash = hash_text(hash, file->meta.arch);
-    if (file->meta.size) hash = hash_text(hash, file->meta.size);
-    hash = hash_text(hash, file->meta.layer);
-    hash = hash_text(hash, base_name(file->meta.model));
-    hash = hash_text(hash, base_name(file->meta.whitening));
-    hash = hash_text(hash, view_list(file));
-    int64_t rows = file->n < DIGEST_ROWS ? file->n : DIGEST_ROWS;
-    float *values = memory_alloc_array((size_t)file->d, sizeof *values);
-    char *key = memory_alloc(file->key_bytes + 1);
-    Status status = STATUS_OK;
-    for (int64_t i = 0; i < rows && status == STATUS_OK; i++) {
-        int64_t row = rows == 1 ? 0 : i * ((file->n - 1) / (rows - 1));
-        status = features_file_read(file, row, 1, values, NULL, error);
-        if (status == STATUS_OK) status = features_file_read_keys(file, row, 1, key, error);
-        hash = rng_hash_bytes(hash, values, (size_t)file->d * sizeof *values);
-        hash = hash_text(hash, key);
-    }
-    memory_free(key);
-    memory_free(values);
-    *digest = hash;
-    return status;
-}
-
 /* source->digest, by rank 0. Collective over COMM. */
 static Status make_digest(FeatureSource *source, Comm *comm, Error *error)
 {
     uint64_t digest = RNG_HASH_START;
     Status status = STATUS_OK;
     for (int i = 0; i < source->file_count && comm_rank(comm) == 0 && status == STATUS_OK; i++)
-        status = digest_file(&source->files[i], &digest, error);
+        status = features_digest(&source->files[i], &digest, error);
     TRY(comm_agree(comm, status, error));
     comm_broadcast(comm, &digest, 1, DTYPE_I64, 0, NULL);
     source->digest = source->set_digest = digest;
@@ -297,7 +203,7 @@ static Status make_key_digest(FeatureSource *source, Comm *comm, Error *error)
         int64_t n = end - at < KEY_BLOCK ? end - at : KEY_BLOCK;
         status = feature_source_read_pool_keys(source, at, n, keys, error);
         for (int64_t i = 0; i < n && status == STATUS_OK; i++, at++)
-            sum += hash_text(rng_hash_bytes(RNG_HASH_START, &at, sizeof at), keys + (size_t)i * room);
+            sum += rng_hash_text(rng_hash_bytes(RNG_HASH_START, &at, sizeof at), keys + (size_t)i * room);
     }
     memory_free(keys);
     TRY(comm_agree(comm, status, error));
@@ -445,70 +351,6 @@ Status feature_source_open(FeatureSource *source, const char *const *paths, int 
     source->view_rows.place = place_view_row;
     share_pool(source, comm);
     return STATUS_OK;
-}
-
-/* --- keys --- */
-
-/* Of `n` pictures of a file, from `picture` on: one key in views, in file->key_bytes + 1 bytes each. */
-static Status read_file_keys(const FeaturesFile *file, int64_t picture, int64_t n, char *keys, Error *error)
-{
-    int64_t views = file->meta.views;
-    size_t room = file->key_bytes + 1;
-    if (views == 1) return features_file_read_keys(file, picture, n, keys, error);
-    char *all = memory_alloc_array(SPAN * (size_t)views, room);
-    Status status = STATUS_OK;
-    for (int64_t at = 0; at < n && status == STATUS_OK; at += SPAN) {
-        int64_t here = n - at < SPAN ? n - at : SPAN;
-        status = features_file_read_keys(file, (picture + at) * views, here * views, all, error);
-        for (int64_t i = 0; i < here && status == STATUS_OK; i++)
-            memcpy(keys + (size_t)(at + i) * room, all + (size_t)(i * views) * room, room);
-    }
-    memory_free(all);
-    return status;
-}
-
-Status feature_source_read_pool_keys(const FeatureSource *source, int64_t first, int64_t n, char *keys,
-                                     Error *error)
-{
-    size_t room = source->key_bytes + 1;
-    while (n > 0) {
-        int64_t picture;
-        const FeaturesFile *file = feature_source_file(source, first, &picture);
-        int64_t left = file->n / source->views - picture, here = left < n ? left : n;
-        TRY(read_file_keys(file, picture, here, keys, error));
-        for (int64_t i = here - 1; i > 0; i--)
-            memmove(keys + (size_t)i * room, keys + (size_t)i * (file->key_bytes + 1), file->key_bytes + 1);
-        keys += (size_t)here * room;
-        first += here;
-        n -= here;
-    }
-    return STATUS_OK;
-}
-
-Status feature_source_read_keys(const FeatureSource *source, int64_t first, int64_t n, char *keys,
-                                Error *error)
-{
-    CHECK(first >= 0 && n >= 0 && first + n <= source->rows.count);
-    if (!source->kept)
-        return feature_source_read_pool_keys(source, source->rows.first + first, n, keys, error);
-    size_t room = source->key_bytes + 1;
-    char *span = memory_alloc_array(SPAN, room);
-    Status status = STATUS_OK;
-    for (int64_t end = first + n; first < end && status == STATUS_OK;) {
-        int64_t start = source->kept[first], last = first;
-        while (last + 1 < end && source->kept[last + 1] < start + SPAN)
-            last++;
-        status = feature_source_read_pool_keys(source, start, source->kept[last] - start + 1, span, error);
-        for (; first <= last; first++, keys += room)
-            memcpy(keys, span + (size_t)(source->kept[first] - start) * room, room);
-    }
-    memory_free(span);
-    return status;
-}
-
-Status feature_source_read_key(const FeatureSource *source, int64_t pool_row, char *key, Error *error)
-{
-    return feature_source_read_pool_keys(source, pool_row, 1, key, error);
 }
 
 void feature_source_close(FeatureSource *source)
