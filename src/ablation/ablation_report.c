@@ -78,6 +78,7 @@ static void print_rows(FILE *out, const AblationTable *table)
         print_settings(out, &row->settings);
         if (strcmp(row->job, "pretrain") != 0) fprintf(out, "; job: %s", row->job);
         if (row->after) fprintf(out, "; after %s", row->after);
+        if (row->beside) fprintf(out, "; Δ is to row %d", ablation_table_row(table, row->beside) + 1);
         if (row->aside) fprintf(out, "; no row of the table");
         fprintf(out, "\n");
     }
@@ -109,14 +110,16 @@ static void print_missing(FILE *out, const AblationTable *table, const AblationR
 /* What was measured, whose figures stand beside it, and the names of columns. */
 static void print_head(FILE *out, const AblationTable *table)
 {
-    bool published = false;
+    bool published = false, beside = false;
     for (int c = 0; c < table->column_count; c++)
         published = published || has_published(table, c);
+    for (int r = 0; r < table->row_count; r++)
+        beside = beside || table->rows[r].beside;
     fprintf(out, "# %s\n\n", table->title);
     if (table->source) fprintf(out, "%s: %s.\n", published ? "Published figures" : "After", table->source);
-    fprintf(out, "Measured: mean%s over %d seed%s; Δ is to the row above.\n\n",
+    fprintf(out, "Measured: mean%s over %d seed%s; Δ is to the row above%s.\n\n",
             table->seeds.count > 1 ? " ± standard deviation" : "", table->seeds.count,
-            table->seeds.count == 1 ? "" : "s");
+            table->seeds.count == 1 ? "" : "s", beside ? ", or to the one that the list of rows names" : "");
     fprintf(out, "| row | |");
     for (int c = 0; c < table->column_count; c++)
         fprintf(out, " %s, %s | Δ |%s", table->columns[c].name, table->columns[c].unit,

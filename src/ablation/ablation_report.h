@@ -11,8 +11,8 @@
 /* All owned by the caller: memory_free. */
 
 /* A table of rows: for each column the mean over seeds with its standard deviation, the difference to the row
- * above, the published figure where the column has any; the digest of the row's configuration; below it what
- * is missing. */
+ * above or `beside`, the published figure where the column has any; the digest of the row's configuration;
+ * below it what is missing. */
 char *ablation_report_markdown(const AblationTable *table, const AblationResults *results);
 
 /* row,name,column,unit,seeds,mean,spread,step,published,digest: a line for each cell; empty where there is no

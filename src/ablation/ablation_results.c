@@ -133,7 +133,7 @@ static Status read_seed(const AblationTable *table, const char *path, AblationRo
     return status;
 }
 
-static void finish_row(const AblationTable *table, const AblationRowResults *above, AblationRowResults *row,
+static void finish_row(const AblationTable *table, const AblationRowResults *other, AblationRowResults *row,
                        const Sums *sums)
 {
     double n = row->measured;
@@ -143,7 +143,7 @@ static void finish_row(const AblationTable *table, const AblationRowResults *abo
         if (row->measured > 0) cell->mean = sums[c].sum / n;
         if (row->measured > 1)
             cell->spread = sqrt(fmax(sums[c].squares - n * cell->mean * cell->mean, 0) / (n - 1));
-        if (above) cell->step = cell->mean - above->cells[c].mean;
+        if (other) cell->step = cell->mean - other->cells[c].mean;
     }
 }
 
@@ -165,7 +165,8 @@ Status ablation_results_load(AblationResults *results, const AblationTable *tabl
             status = read_seed(table, path, row, sums, error);
             memory_free(path);
         }
-        finish_row(table, above, row, sums);
+        const char *beside = table->rows[r].beside;
+        finish_row(table, beside ? &results->rows[ablation_table_row(table, beside)] : above, row, sums);
         if (!table->rows[r].aside) above = row;
     }
     memory_free(sums);

@@ -14,7 +14,7 @@ typedef struct {
     int seeds;     /* measured */
     double mean;   /* NaN without one */
     double spread; /* standard deviation of a sample of seeds; NaN below two */
-    double step;   /* mean less that of the row above; NaN where either is missing */
+    double step;   /* mean less that of the row above or `beside`; NaN where either is missing */
 } AblationCell;
 
 typedef struct {

@@ -54,12 +54,20 @@ static Status check_evaluation(const YamlTable *yaml, void *value, Error *error)
     return STATUS_OK;
 }
 
+/* `name` under `key` is that of a row before the one that is being read, or NULL. */
+static Status check_earlier(const YamlTable *yaml, const char *key, const char *name, Error *error)
+{
+    const AblationTable *table = table_of(yaml);
+    int row = name ? ablation_table_row(table, name) : 0;
+    if (!name || (row >= 0 && row < table->row_count - 1)) return STATUS_OK;
+    return yaml_table_wrong(yaml, key, "the name of a row before", error);
+}
+
 static Status check_row(const YamlTable *yaml, void *value, Error *error)
 {
     const AblationTable *table = table_of(yaml);
     AblationRow *row = value;
-    int own = table->row_count - 1;
-    if (ablation_table_row(table, row->name) != own)
+    if (ablation_table_row(table, row->name) != table->row_count - 1)
         return yaml_table_wrong(yaml, "name", "another name than that of a row before", error);
     if (!row->job) row->job = memory_strdup("pretrain");
     bool trains = strcmp(row->job, "pretrain") == 0 || strcmp(row->job, "distill") == 0;
@@ -67,9 +75,8 @@ static Status check_row(const YamlTable *yaml, void *value, Error *error)
         return yaml_table_wrong(yaml, "job", "pretrain, distill or none", error);
     if (!trains && (!row->after || row->settings.count > 0))
         return yaml_table_wrong(yaml, "job", "with none: `after`, and no settings", error);
-    int after = row->after ? ablation_table_row(table, row->after) : -1;
-    if (row->after && (after < 0 || after == own))
-        return yaml_table_wrong(yaml, "after", "the name of a row before", error);
+    TRY(check_earlier(yaml, "after", row->after, error));
+    TRY(check_earlier(yaml, "beside", row->beside, error));
     for (int i = 0; i < row->settings.count; i++)
         if (!row->after && strstr(row->settings.texts[i], "{after}"))
             return yaml_table_wrong(yaml, "settings", "`after`, which {after} stands for", error);
@@ -104,6 +111,7 @@ static const YamlKey ROW_KEYS[] = {
     {.name = "name", .type = YAML_TEXT, .offset = offsetof(AblationRow, name), .required = true},
     {.name = "job", .type = YAML_TEXT, .offset = offsetof(AblationRow, job)},
     {.name = "after", .type = YAML_TEXT, .offset = offsetof(AblationRow, after)},
+    {.name = "beside", .type = YAML_TEXT, .offset = offsetof(AblationRow, beside)},
     {.name = "settings", .type = YAML_TEXTS, .offset = offsetof(AblationRow, settings)},
     {.name = "published", .type = YAML_TEXTS, .offset = offsetof(AblationRow, published)},
     {.name = "aside", .type = YAML_BOOL, .offset = offsetof(AblationRow, aside)},
@@ -186,6 +194,7 @@ void ablation_table_fini(AblationTable *table)
         memory_free(row->name);
         memory_free(row->job);
         memory_free(row->after);
+        memory_free(row->beside);
         yaml_texts_fini(&row->settings);
         yaml_texts_fini(&row->published);
     }

@@ -19,8 +19,9 @@
  * A row is trained with the base, the table's settings, those of the rows before it where the table is
  * cumulative, and its own. `{root}` is a folder of data that the caller names, `{after}` the run folder of
  * the row that `after` names, of the same seed. A row with `job: none` has nothing to train: it is another
- * row's weights (`after`) under other evaluations. `published: [-]` has no figure. A row that is marked
- * `aside` is trained for others, and is no row of the report.
+ * row's weights (`after`) under other evaluations. `published: [-]` has no figure. `beside: iBOT` measures
+ * a row's difference to that row before it, not to the one above. A row that is marked `aside` is trained for
+ * others, and is no row of the report.
  *
  * Source: the tables of the DINOv2 paper, section 6; the reference has none of this.
  */
@@ -47,6 +48,7 @@ typedef struct {
     char *name;         /* owned */
     char *job;          /* "pretrain", "distill" or "none"; owned */
     char *after;        /* the row whose run folder `{after}` is; NULL: none; owned */
+    char *beside;       /* the row that it is compared with; NULL: the one above; owned */
     YamlTexts settings; /* key=value */
     YamlTexts published;
     bool aside;
@@ -65,8 +67,8 @@ typedef struct {
 } AblationTable;
 
 /* STATUS_INPUT with `FILE:LINE: ...`: as yaml_table.h says, two rows or evaluations of one name, a column of
- * no evaluation, an `after` that is no row before, as many published figures as columns or none. Owned by the
- * caller: ablation_table_fini, also after a failure. Not collective. */
+ * no evaluation, an `after` or `beside` that is no row before, as many published figures as columns or none.
+ * Owned by the caller: ablation_table_fini, also after a failure. Not collective. */
 Status ablation_table_load(AblationTable *table, const char *path, Error *error);
 void ablation_table_fini(AblationTable *table);
 

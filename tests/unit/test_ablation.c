@@ -115,6 +115,8 @@ Test(ablation, what_makes_no_sense_is_refused_with_the_line)
     } cases[] = {
         {"name: second", "name: first", "t.yaml:15: name: expected another name than that of a row before"},
         {"after: first", "after: fourth", "t.yaml:16: after: expected the name of a row before"},
+        {"after: first", "after: first, beside: third",
+         "t.yaml:16: beside: expected the name of a row before"},
         {"after: first, ", "", "t.yaml:16: settings: expected `after`, which {after} stands for"},
         {"job: distill", "job: dream", "t.yaml:16: job: expected pretrain, distill or none"},
         {"[72.9]", "[1, 2]", "row first: 2 published figures for 1 columns"},
@@ -276,6 +278,28 @@ Test(ablation, a_column_of_no_published_figure_has_no_room_for_them)
     cr_expect(strstr(text, line) && strstr(text, "\nAfter: a paper.\n") &&
                   strstr(text, "| k-NN, % | Δ | configuration |"),
               "%s", text);
+    memory_free(text);
+    ablation_results_fini(&results);
+    ablation_table_fini(&table);
+    temp_folder_destroy(&folder);
+}
+
+Test(ablation, a_row_stands_beside_the_one_it_names)
+{
+    TempFolder folder = temp_folder_create();
+    AblationTable table = loaded("after: first", "after: first, beside: first");
+    AblationResults results;
+    Error error = {0};
+    for (int row = 0; row < 4; row++)
+        for (int s = 0; s < 2; s++)
+            measure(&table, row, s ? "7" : "0", &folder, 30.0 + 5.0 * (double)(row * row));
+    cr_assert_eq(ablation_results_load(&results, &table, folder.path, &error), STATUS_OK, "%s", error.text);
+    cr_expect_float_eq(results.rows[2].cells[0].step, 20.0, 1e-12);
+    cr_expect_float_eq(results.rows[3].cells[0].step, 45.0, 1e-12);
+    char *text = ablation_report_markdown(&table, &results);
+    cr_expect(strstr(text, "; Δ is to the row above, or to the one that the list of rows names.\n"), "%s",
+              text);
+    cr_expect(strstr(text, "; job: distill; after first; Δ is to row 1\n"), "%s", text);
     memory_free(text);
     ablation_results_fini(&results);
     ablation_table_fini(&table);
