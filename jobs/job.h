@@ -58,15 +58,18 @@ Status job_synth(JobContext *context, Error *error);
 Status job_validate(JobContext *context, Error *error);
 
 extern const OptionSpec job_ablate_options[];
+extern const OptionsKind job_ablate_kinds[];
 Status job_ablate(JobContext *context, Error *error);
 
 extern const OptionSpec job_plan_options[];
 Status job_plan(JobContext *context, Error *error);
 
 extern const OptionSpec job_curate_options[];
+extern const OptionsKind job_curate_kinds[];
 Status job_curate(JobContext *context, Error *error);
 
 extern const OptionSpec job_evaluate_options[], job_extract_options[], job_visualize_options[];
+extern const OptionsKind job_evaluate_kinds[], job_visualize_kinds[];
 Status job_evaluate(JobContext *context, Error *error);
 Status job_extract(JobContext *context, Error *error);
 Status job_visualize(JobContext *context, Error *error);

@@ -23,10 +23,17 @@
 
 const OptionSpec job_ablate_options[] = {
     {"table", "TABLE.yaml", "the ablation table", false},
-    {"row", "N", "run: which row, from 1", false},
-    {"seed", "S", "run: which seed (default: the table's first)", false},
-    {"data-root", "DIR", "run: what {root} in the table stands for (default: ../shared/data)", false},
-    {"results", "DIR", "report: folder of result files (default: OUTPUT/results)", false},
+    {"row", "N", "which row, from 1", false},
+    {"seed", "S", "which seed (default: the table's first)", false},
+    {"data-root", "DIR", "what {root} in the table stands for (default: ../shared/data)", false},
+    {"results", "DIR", "folder of result files (default: OUTPUT/results)", false},
+    {0},
+};
+
+const OptionsKind job_ablate_kinds[] = {
+    {"run", "table row seed data-root"},
+    {"list", "table"},
+    {"report", "table results"},
     {0},
 };
 
@@ -297,11 +304,9 @@ Status job_ablate(JobContext *context, Error *error)
     } kinds[] = {{"run", ablate_run}, {"list", ablate_list}, {"report", ablate_report}};
     const Options *options = context->options;
     const char *file = options_get(options, "table"), *results = options_get(options, "results");
-    size_t k = 0, count = sizeof kinds / sizeof *kinds;
-    while (k < count && strcmp(options->words[0], kinds[k].name) != 0)
+    size_t k = 0;
+    while (strcmp(options->words[0], kinds[k].name) != 0)
         k++;
-    if (k == count)
-        return status_fail(error, STATUS_INPUT, "ablate %s: expected run, list or report", options->words[0]);
     if (!file || !options->output_dir)
         return status_fail(error, STATUS_INPUT, "ablate %s needs --table TABLE.yaml and --output-dir DIR",
                            kinds[k].name);

@@ -35,30 +35,37 @@ const OptionSpec job_curate_options[] = {
      "curation file of an earlier step on the same pictures, by any model's features: only rows that it kept "
      "count",
      false},
-    {"reference", "FILE", "exclude: features of images that must not be in the result; one option each",
+    {"reference", "FILE", "features of images that must not be in the result; one option each", true},
+    {"probes", "FILE", "features of pictures of the pool, made with extract --upside-down; one option each",
      true},
-    {"probes", "FILE",
-     "calibrate: features of pictures of the pool, made with extract --upside-down; one option each", true},
-    {"calibration", "FILE", "dedup, exclude: file of calibrate, whose thresholds count", false},
-    {"queries", "FILE", "retrieve: features of the query set's images; one option each", true},
-    {"name", "NAME", "retrieve: of the query set; the result is retrieve_NAME.h5", false},
-    {"clusters", "FILE", "retrieve: file of curate cluster, for query sets that are answered by clusters",
-     false},
+    {"calibration", "FILE", "file of calibrate, whose thresholds count", false},
+    {"queries", "FILE", "features of the query set's images; one option each", true},
+    {"name", "NAME", "of the query set; the result is retrieve_NAME.h5", false},
+    {"clusters", "FILE", "file of curate cluster, for query sets that are answered by clusters", false},
     {"part", "FILE|NAME=SPEC",
-     "assemble: file of curate retrieve, or a data set that goes in as it is; one option each, in order",
-     true},
-    {"data", "SPEC", "assemble: the pool's images, as a data set spec, by one option each", true},
-    {"list", NULL, "assemble: only a list, pictures.csv; run: only print the command line of each step",
+     "file of curate retrieve, or a data set that goes in as it is; one option each, in order", true},
+    {"data", "SPEC", "the pool's images, as a data set spec, by one option each", true},
+    {"list", NULL, "only print the command line of each step (run); only a list, pictures.csv (assemble)",
      false},
-    {"shard-size", "BYTES", "assemble: encoded bytes of a shard, with K, M or G as you like (default 1G)",
-     false},
-    {"data-root", "DIR", "run: folder of relative data and model paths (default: that of CURATION.yaml)",
-     false},
-    {"truth", "DIR", "score: pool.csv, leaks.csv and labels.csv of a planted benchmark", false},
-    {"dedup", "FILE", "score: what dedup wrote", false},
-    {"exclude", "FILE", "score: what exclude wrote", false},
-    {"retrieved", "FILE", "score: what retrieve wrote, by one option each", true},
-    {"prefix", "TEXT", "score: what stands before a key in the truth's paths (default: pool/)", false},
+    {"shard-size", "BYTES", "encoded bytes of a shard, with K, M or G as you like (default 1G)", false},
+    {"data-root", "DIR", "folder of relative data and model paths (default: that of CURATION.yaml)", false},
+    {"truth", "DIR", "pool.csv, leaks.csv and labels.csv of a planted benchmark", false},
+    {"dedup", "FILE", "what dedup wrote", false},
+    {"exclude", "FILE", "what exclude wrote", false},
+    {"retrieved", "FILE", "what retrieve wrote, by one option each", true},
+    {"prefix", "TEXT", "what stands before a key in the truth's paths (default: pool/)", false},
+    {0},
+};
+
+const OptionsKind job_curate_kinds[] = {
+    {"run", "list data-root"},
+    {"calibrate", "features probes reference"},
+    {"dedup", "features calibration"},
+    {"exclude", "features keep reference calibration"},
+    {"cluster", "features keep"},
+    {"retrieve", "features keep queries name clusters"},
+    {"assemble", "features part data list shard-size"},
+    {"score", "features truth dedup exclude retrieved prefix"},
     {0},
 };
 
@@ -95,19 +102,12 @@ static const struct {
     {"score", job_curate_score},
 };
 
-enum { STEP_COUNT = sizeof STEPS / sizeof *STEPS };
-
-/* NULL, and the error says why. */
-static JobCurateStep find_step(const char *name, Error *error)
+static JobCurateStep find_step(const char *name)
 {
-    char known[256] = "run";
-    for (int i = 0; i < STEP_COUNT; i++) {
-        if (strcmp(STEPS[i].name, name) == 0) return STEPS[i].run;
-        size_t used = strlen(known);
-        snprintf(known + used, sizeof known - used, ", %s", STEPS[i].name);
-    }
-    status_fail(error, STATUS_INPUT, "curate %s: expected one of %s", name, known);
-    return NULL;
+    int i = 0;
+    while (strcmp(STEPS[i].name, name) != 0)
+        i++;
+    return STEPS[i].run;
 }
 
 /* DIR/STEP.manifest.json: steps of a curation share a folder. */
@@ -124,8 +124,7 @@ static Status start_manifest(const JobContext *context, const char *folder, Erro
 Status job_curate(JobContext *context, Error *error)
 {
     if (strcmp(context->options->words[0], "run") == 0) return job_curate_run(context, error);
-    JobCurateStep step = find_step(context->options->words[0], error);
-    if (!step) return STATUS_INPUT;
+    JobCurateStep step = find_step(context->options->words[0]);
     if (context->options->word_count > 1)
         return status_fail(error, STATUS_INPUT, "curate %s: what is %s?", context->options->words[0],
                            context->options->words[1]);

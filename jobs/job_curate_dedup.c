@@ -27,8 +27,6 @@ static void tell(const JobContext *context, const Deduplication *result)
 
 Status job_curate_dedup(const JobContext *context, const CurationRun *run, Error *error)
 {
-    if (options_get(context->options, "keep"))
-        return status_fail(error, STATUS_INPUT, "--keep: dedup takes whole files");
     FeatureSource pool;
     Deduplication result;
     Status status = job_curate_open(&pool, context, "features", NULL, error);

@@ -26,11 +26,20 @@ const OptionSpec job_evaluate_options[] = {
      false},
     {"train-features", "FILE", "features that vote, are the database, in place of a model and images", false},
     {"val-features", "FILE", "features that are classified, ask", false},
-    {"test-data", "SPEC",
-     "linear, segmentation, depth: images that the chosen classifier is measured on, too", true},
-    {"untrained", NULL, "knn, segmentation, depth: also the same network with its initial weights", false},
-    {"raw-pixels", NULL, "knn: also the pixels themselves, 32 x 32 at most", false},
-    {"truth", "FILE", "retrieval: a JSON ground truth of queries; without it classes decide", false},
+    {"test-data", "SPEC", "images that the chosen classifier is measured on, too", true},
+    {"untrained", NULL, "also the same network with its initial weights", false},
+    {"raw-pixels", NULL, "also the pixels themselves, 32 x 32 at most", false},
+    {"truth", "FILE", "a JSON ground truth of queries; without it classes decide", false},
+    {0},
+};
+
+const OptionsKind job_evaluate_kinds[] = {
+    {"knn", "model which train-data val-data train-features val-features untrained raw-pixels"},
+    {"linear", "model which train-data val-data test-data"},
+    {"logreg", "model which train-data val-data train-features val-features"},
+    {"retrieval", "model which train-data val-data train-features val-features truth"},
+    {"segmentation", "model which train-data val-data test-data untrained"},
+    {"depth", "model which train-data val-data test-data untrained"},
     {0},
 };
 
@@ -276,8 +285,6 @@ static Status evaluate_knn(JobContext *context, Error *error)
     const char *train = options_get(context->options, "train-features");
     const char *val = options_get(context->options, "val-features");
     Report report = {0};
-    if (options_get(context->options, "truth"))
-        return status_fail(error, STATUS_INPUT, "--truth is of evaluate retrieval");
     Status status = train || val ? run_on_features(context, train, val, &report, error)
                                  : run_on_images(context, &report, error);
     if (status == STATUS_OK) status = tell(context, &report, error);
@@ -292,8 +299,5 @@ Status job_evaluate(JobContext *context, Error *error)
     if (strcmp(what, "logreg") == 0) return job_evaluate_logreg(context, error);
     if (strcmp(what, "linear") == 0) return job_evaluate_linear(context, error);
     if (strcmp(what, "retrieval") == 0) return job_evaluate_retrieval(context, error);
-    if (strcmp(what, "segmentation") == 0) return job_evaluate_dense(context, false, error);
-    if (strcmp(what, "depth") == 0) return job_evaluate_dense(context, true, error);
-    return status_fail(error, STATUS_INPUT,
-                       "evaluate %s: expected knn, linear, logreg, retrieval, segmentation or depth", what);
+    return job_evaluate_dense(context, strcmp(what, "depth") == 0, error);
 }

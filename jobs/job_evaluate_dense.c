@@ -331,13 +331,8 @@ Status job_evaluate_dense(JobContext *context, bool depth, Error *error)
 {
     const Options *options = context->options;
     const char *name = depth ? "depth" : "segmentation", *folder = options->output_dir;
-    if (options_get(options, "raw-pixels"))
-        return status_fail(error, STATUS_INPUT, "--raw-pixels is of evaluate knn");
-    if (!options_get(options, "model") || options_get(options, "train-features") ||
-        options_get(options, "val-features"))
-        return status_fail(error, STATUS_INPUT,
-                           "evaluate %s needs --model PATH; it trains on pictures, not on features files",
-                           name);
+    if (!options_get(options, "model"))
+        return status_fail(error, STATUS_INPUT, "evaluate %s needs --model PATH", name);
     TRY(job_open_device(context, error));
     int count = options_get(options, "untrained") ? 2 : 1;
     Report reports[REPORTS_MAX] = {0};

@@ -167,13 +167,8 @@ static Status tell(const JobContext *context, const EvalModel *model, const Eval
 Status job_evaluate_linear(JobContext *context, Error *error)
 {
     const Options *options = context->options;
-    if (options_get(options, "untrained") || options_get(options, "raw-pixels"))
-        return status_fail(error, STATUS_INPUT,
-                           "--untrained is of evaluate knn, segmentation and depth, --raw-pixels of knn");
-    if (!options_get(options, "model") || options_get(options, "train-features") ||
-        options_get(options, "val-features"))
-        return status_fail(error, STATUS_INPUT,
-                           "evaluate linear needs --model PATH; it trains on crops, not on features files");
+    if (!options_get(options, "model"))
+        return status_fail(error, STATUS_INPUT, "evaluate linear needs --model PATH");
     TRY(job_open_device(context, error));
     EvalModel model;
     EvalLinearResult result = {0};

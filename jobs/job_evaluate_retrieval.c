@@ -252,9 +252,6 @@ Status job_evaluate_retrieval(JobContext *context, Error *error)
 {
     const char *train = options_get(context->options, "train-features");
     const char *val = options_get(context->options, "val-features");
-    if (options_get(context->options, "untrained") || options_get(context->options, "raw-pixels"))
-        return status_fail(error, STATUS_INPUT,
-                           "--untrained is of evaluate knn, segmentation and depth, --raw-pixels of knn");
     if (!train && !val && !options_get(context->options, "model"))
         return status_fail(error, STATUS_INPUT,
                            "evaluate retrieval needs --model PATH, or --train-features and --val-features");

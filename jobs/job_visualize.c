@@ -21,46 +21,55 @@
 
 const OptionSpec job_visualize_options[] = {
     {"output", "FILE.png", "the picture", false},
-    {"model", "PATH",
-     "pca, matches, attention, neighbours: checkpoint file, or run folder (its newest checkpoint)", false},
+    {"model", "PATH", "checkpoint file, or run folder (its newest checkpoint)", false},
     {"which", "teacher|student", "with --model: whose weights (default: teacher)", false},
     {"data", "SPEC",
-     "pca, matches, attention: images, as a data set spec, of which evenly spaced ones are taken; "
-     "duplicates, "
-     "neighbours: the pictures that are searched, by one option each where features are of several sets",
+     "images, as a data set spec, of which evenly spaced ones are taken (pca, matches, attention); "
+     "the pictures that are searched, by one option each where features are of several sets (duplicates, "
+     "neighbours)",
      true},
     {"count", "N",
      "pictures (default: pca 8, attention 4, matches 2: pairs in order); duplicates, neighbours: rows of "
      "pictures (default: 16)",
      false},
     {"size", "PIXELS",
-     "pca, matches, attention: shorter side of the network's input, rounded to whole patches (default: four "
+     "shorter side of the network's input, rounded to whole patches (default: four "
      "times the training's, 448 at most)",
      false},
     {"drawn", "PIXELS",
-     "side of a picture as it is drawn: pca, matches, attention: the shorter one, about (default: 224); "
-     "duplicates, neighbours: the longer one (default: 96)",
+     "side of a picture as it is drawn: the shorter one, about (pca, matches, attention; default: 224), the "
+     "longer "
+     "one (duplicates, neighbours; default: 96)",
      false},
-    {"columns", "N", "pca: pictures a row (default: 8); duplicates, neighbours: (default: 9)", false},
+    {"columns", "N", "pictures a row (default: pca 8, duplicates and neighbours 9)", false},
     {"foreground", "auto|above|below|all",
-     "pca, matches: patches on which side of the first component's threshold (default: auto, the side that "
+     "patches on which side of the first component's threshold (default: auto, the side that "
      "is "
      "less at borders)",
      false},
-    {"threshold", "DEVIATIONS",
-     "pca, matches: of the first component, in its standard deviations (default: Otsu's)", false},
-    {"lines", "N", "matches: at most, for each pair (default: 20)", false},
-    {"block", "N", "attention: of which block, from 1 (default: the last)", false},
-    {"mass", "SHARE",
-     "attention: instead of maps the picture, dim but for the patches that hold that share, as 0.6", false},
-    {"curation", "FILE", "duplicates: file of curate dedup; neighbours: of curate retrieve", false},
-    {"train-features", "FILE", "neighbours: features file of the pictures that are searched", false},
-    {"val-features", "FILE", "neighbours: features file of the queries (default: those that are searched)",
+    {"threshold", "DEVIATIONS", "of the first component, in its standard deviations (default: Otsu's)",
      false},
-    {"queries", "SPEC", "neighbours: the queries' images, as a data set spec (default: those of --data)",
-     true},
-    {"no-captions", NULL, "attention, neighbours: no text on the picture", false},
-    {"run", "FOLDER", "curves: a training's run folder, by one option each to compare several", true},
+    {"lines", "N", "at most, for each pair (default: 20)", false},
+    {"block", "N", "of which block, from 1 (default: the last)", false},
+    {"mass", "SHARE", "instead of maps the picture, dim but for the patches that hold that share, as 0.6",
+     false},
+    {"curation", "FILE", "file of curate dedup (duplicates), of curate retrieve (neighbours)", false},
+    {"train-features", "FILE", "features file of the pictures that are searched", false},
+    {"val-features", "FILE", "features file of the queries (default: those that are searched)", false},
+    {"queries", "SPEC", "the queries' images, as a data set spec (default: those of --data)", true},
+    {"no-captions", NULL, "no text on the picture", false},
+    {"run", "FOLDER", "a training's run folder, by one option each to compare several", true},
+    {0},
+};
+
+const OptionsKind job_visualize_kinds[] = {
+    {"pca", "output model which data count size drawn columns foreground threshold"},
+    {"matches", "output model which data count size drawn foreground threshold lines"},
+    {"attention", "output model which data count size drawn block mass no-captions"},
+    {"curves", "output run"},
+    {"duplicates", "output data count drawn columns curation"},
+    {"neighbours",
+     "output model which data count drawn columns curation train-features val-features queries no-captions"},
     {0},
 };
 
@@ -117,13 +126,10 @@ Status job_visualize(JobContext *context, Error *error)
                  {"neighbours", "visualize neighbours", job_visualize_neighbours}};
     const char *output = options_get(context->options, "output");
     if (!output) return status_fail(error, STATUS_INPUT, "visualize needs --output FILE.png");
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        if (strcmp(context->options->words[0], kinds[i].name) != 0) continue;
-        TRY(kinds[i].draw(context, error));
-        print_result(context, kinds[i].what, output);
-        return STATUS_OK;
-    }
-    return status_fail(error, STATUS_INPUT,
-                       "visualize %s: expected pca, matches, attention, curves, duplicates or neighbours",
-                       context->options->words[0]);
+    size_t k = 0;
+    while (strcmp(context->options->words[0], kinds[k].name) != 0)
+        k++;
+    TRY(kinds[k].draw(context, error));
+    print_result(context, kinds[k].what, output);
+    return STATUS_OK;
 }

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { OWN_FIRST = 1000, WORD_MAX_BYTES = 64 };
+enum { OWN_FIRST = 1000, WORD_MAX_BYTES = 64, KINDS_BYTES = 256 };
 
 typedef enum {
     COMMON_CONFIG_FILE = 1,
@@ -217,6 +217,52 @@ static Status check_words(const Options *options, const OptionsWanted *wanted, E
     return STATUS_OK;
 }
 
+/* Whether `names`, with spaces between, has `name`. */
+static bool has_name(const char *names, const char *name)
+{
+    size_t length = strlen(name);
+    for (const char *at = names; (at = strstr(at, name)); at += length)
+        if ((at == names || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0')) return true;
+    return false;
+}
+
+/* text: the kinds that take option `name` ("knn, linear"; NULL: all kinds). Returns whether some do not. */
+static bool list_kinds(const OptionsWanted *wanted, const char *name, char text[KINDS_BYTES])
+{
+    bool some_not = false;
+    text[0] = '\0';
+    for (const OptionsKind *kind = wanted->kinds; kind && kind->name; kind++) {
+        size_t used = strlen(text);
+        if (name && !has_name(kind->options, name))
+            some_not = true;
+        else
+            snprintf(text + used, KINDS_BYTES - used, "%s%s", used ? ", " : "", kind->name);
+    }
+    return some_not;
+}
+
+/* The first word is a kind of the job, and the options that were given are this kind's. */
+static Status check_kind(const Options *options, const OptionsWanted *wanted, Error *error)
+{
+    if (!wanted->kinds || options->word_count == 0 || options->help) return STATUS_OK;
+    const char *word = options->words[0];
+    const OptionsKind *kind = wanted->kinds;
+    char kinds[KINDS_BYTES];
+    while (kind->name && strcmp(kind->name, word) != 0)
+        kind++;
+    if (!kind->name) {
+        list_kinds(wanted, NULL, kinds);
+        return status_fail(error, STATUS_INPUT, "%s %s: expected one of %s", options->job, word, kinds);
+    }
+    for (int i = 0; options->own[i].name; i++) {
+        if (options->own_counts[i] == 0 || has_name(kind->options, options->own[i].name)) continue;
+        list_kinds(wanted, options->own[i].name, kinds);
+        return status_fail(error, STATUS_INPUT, "%s %s takes no --%s, which is of %s", options->job, word,
+                           options->own[i].name, kinds);
+    }
+    return STATUS_OK;
+}
+
 Status options_parse(Options *options, const OptionsWanted *wanted, int argc, char **argv, Error *error)
 {
     CHECK(argc >= 2);
@@ -229,7 +275,8 @@ Status options_parse(Options *options, const OptionsWanted *wanted, int argc, ch
         else
             append(&options->words, &options->word_count, argv[i]);
     }
-    return check_words(options, wanted, error);
+    TRY(check_words(options, wanted, error));
+    return check_kind(options, wanted, error);
 }
 
 void options_fini(Options *options)
@@ -268,13 +315,15 @@ int options_get_all(const Options *options, const char *name, const char *const 
 
 /* --- help --- */
 
-static void print_specs(FILE *out, const OptionSpec *specs, int count)
+static void print_specs(FILE *out, const OptionsWanted *wanted, const OptionSpec *specs, int count)
 {
     for (int i = 0; i < count; i++) {
-        char left[80];
+        char left[80], kinds[KINDS_BYTES] = "";
+        bool some = wanted && list_kinds(wanted, specs[i].name, kinds);
         snprintf(left, sizeof left, "--%s%s%s", specs[i].name, specs[i].argument ? " " : "",
                  specs[i].argument ? specs[i].argument : "");
-        fprintf(out, "  %-24s %s%s\n", left, specs[i].help, specs[i].repeats ? " (may be repeated)" : "");
+        fprintf(out, "  %-24s %s%s%s%s\n", left, some ? kinds : "", some ? ": " : "", specs[i].help,
+                specs[i].repeats ? " (may be repeated)" : "");
     }
 }
 
@@ -288,9 +337,9 @@ char *options_help(const char *job, const OptionsWanted *wanted)
             wanted->words ? wanted->words : "");
     int own = count_own(wanted);
     if (own) fprintf(out, "\noptions of this job:\n");
-    print_specs(out, wanted->options, own);
+    print_specs(out, wanted, wanted->options, own);
     fprintf(out, "\noptions of every job:\n");
-    print_specs(out, COMMON, COMMON_COUNT);
+    print_specs(out, NULL, COMMON, COMMON_COUNT);
     fclose(out);
     char *copy = memory_strndup(text, size);
     memory_free(text);

@@ -23,11 +23,19 @@ typedef struct {
     bool repeats;         /* may be given more than once */
 } OptionSpec;
 
+/* What one kind of a job, as `evaluate knn`, takes of the job's options. Tables end with an entry without
+ * name. */
+typedef struct {
+    const char *name;    /* the job's first word */
+    const char *options; /* their names, a space between */
+} OptionsKind;
+
 /* What a job takes beside the common options; all static. */
 typedef struct {
     const OptionSpec *options; /* may be NULL */
     const char *words;         /* for the usage line: "knn|linear", "IN OUT"; NULL: none */
     int min_words, max_words;
+    const OptionsKind *kinds; /* what the first word may be; NULL: anything */
 } OptionsWanted;
 
 enum { OPTIONS_OWN_MAX = 24 };
@@ -49,8 +57,8 @@ typedef struct {
 } Options;
 
 /* Parses argv, whose argv[1] is the job's name. With --help nothing is required. Own storage, released by
- * options_fini, on failure too. STATUS_INPUT with one line (the nearest name for an unknown option). argv may
- * be permuted. */
+ * options_fini, on failure too. STATUS_INPUT with one line (the nearest name for an unknown option, whose an
+ * option of another kind is). argv may be permuted. */
 Status options_parse(Options *options, const OptionsWanted *wanted, int argc, char **argv, Error *error);
 void options_fini(Options *options);
 

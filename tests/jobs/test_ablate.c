@@ -100,7 +100,7 @@ Test(ablate, rows_are_made_once_in_their_order_and_reported)
     ablate(1, "run", "whole", WORDS("--row", "1", "--seed", "5"), 2, "--seed 5: not one of the table's");
     ablate(1, "run", "whole", WORDS("--row", "1", "optim.epochs=50"), 2,
            "what is of the experiment belongs in the table");
-    ablate(1, "draw", "whole", NULL, 2, "ablate draw: expected run, list or report");
+    ablate(1, "draw", "whole", NULL, 2, "ablate draw: expected one of run, list, report");
 }
 
 /* Stopped by the scheduler, and killed, in the middle of training: the same table. */

@@ -507,10 +507,15 @@ Test(evaluate, refuses_what_cannot_work_with_one_line, .timeout = 120)
         const char *said;
         int ranks;
     } cases[] = {
-        {{"evaluate", "magic"}, "magic", 0},
+        {{"evaluate", "magic"}, "evaluate magic: expected one of knn, linear, ", 0},
         {{"evaluate", "knn"}, "--model", 0},
         {{"evaluate", "logreg"}, "--model", 0},
-        {{"evaluate", "linear", "--train-features", train}, "--model", 0},
+        {{"evaluate", "linear", "--train-features", train},
+         "linear takes no --train-features, which is of knn, ",
+         0},
+        {{"evaluate", "linear"}, "--model", 0},
+        {{"evaluate", "logreg", "--model", model, "--truth", "t.json"}, "--truth, which is of retrieval", 2},
+        {{"evaluate", "knn", "--model", model, "--test-data", VAL_DATA}, "no --test-data", 0},
         {{"evaluate", "linear", "--model", model}, "linear_last_blocks", 0},
         {{"evaluate", "linear", "--model", model, "evaluation.linear_last_blocks=[1]", "--test-data",
           "folder:/nonexistent"},

@@ -123,6 +123,36 @@ Test(options, help_needs_nothing_and_lists_everything)
     memory_free(text);
 }
 
+static const OptionsKind KINDS[] = {{"up", "data resolution"}, {"down", "data"}, {"data", "resolution"}, {0}};
+static const OptionsWanted TURN = {
+    .options = OWN, .words = "up|down|data [X]", .min_words = 1, .max_words = 2, .kinds = KINDS};
+
+static void expect_of_kinds(const char *const *words, Status status, const char *said)
+{
+    Options options;
+    Error error = {0};
+    cr_expect_eq(parse(&options, &TURN, words, &error), status, "%s", said);
+    cr_expect(strstr(error.text, said), "%s: %s", said, error.text);
+    options_fini(&options);
+}
+
+#define OF_KINDS(status, said, ...) expect_of_kinds((const char *[]){__VA_ARGS__, NULL}, status, said)
+
+Test(options, an_option_is_of_kinds_of_a_job)
+{
+    OF_KINDS(STATUS_OK, "", "turn", "up", "--data=a", "--resolution=3", "other");
+    OF_KINDS(STATUS_OK, "", "turn", "data", "--resolution=3");
+    OF_KINDS(STATUS_INPUT, "turn down takes no --resolution, which is of up, data", "turn", "--resolution=3",
+             "down");
+    OF_KINDS(STATUS_INPUT, "turn data takes no --data, which is of up, down", "turn", "data", "--data=x");
+    OF_KINDS(STATUS_INPUT, "turn up takes no --quick", "turn", "up", "--quick");
+    OF_KINDS(STATUS_INPUT, "turn dat: expected one of up, down, data", "turn", "dat");
+    OF_KINDS(STATUS_OK, "", "turn", "dat", "--help");
+    char *text = options_help("turn", &TURN);
+    cr_expect(strstr(text, "--data SPEC              up, down: a data set (may be repeated)\n"), "%s", text);
+    memory_free(text);
+}
+
 Test(options, nearest_name)
 {
     const char *const names[] = {"pretrain", "distil", "extract", "evaluate"};
