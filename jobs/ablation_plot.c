@@ -9,6 +9,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* In pixels. */
+enum {
+    LEFT_LEAST = 95, /* for numbers and their name */
+    RIGHT = 80,
+    TOP = 70,
+    PANEL = 240,
+    BETWEEN = 45, /* panels: a legend stands there */
+    ROW = 70,
+    LABEL_FOOT = 30,
+};
+static const double LABEL_ACROSS = 5.9, LABEL_DOWN = 3.8; /* a character of a row's name, aslant */
+
 /* Rows that the column has figures of, measured ($measured) and published ($published), as data blocks. */
 static void print_data(FILE *out, const AblationTable *table, const AblationResults *results, int column)
 {
@@ -65,9 +77,29 @@ static void print_panel(FILE *out, const AblationTable *table, const AblationRes
     fprintf(out, "\n");
 }
 
+/* Names of rows hang aslant below the last panel, to the left of their place. */
+static void make_room(const AblationTable *table, int rows, int panels, GnuplotPage *page, int *left,
+                      int *foot)
+{
+    int across = 2 * ROW + ROW * rows, place = 0;
+    double to_left = LEFT_LEAST, down = 0;
+    for (int r = 0; r < table->row_count; r++) {
+        if (table->rows[r].aside) continue;
+        double length = (double)strlen(table->rows[r].name), at = (place++ + 0.5) * across / rows;
+        to_left = fmax(to_left, LABEL_ACROSS * length - at);
+        down = fmax(down, LABEL_DOWN * length);
+    }
+    *left = (int)to_left;
+    *foot = LABEL_FOOT + (int)down;
+    *page = (GnuplotPage){.width = *left + across + RIGHT,
+                          .height = TOP + panels * PANEL + (panels - 1) * BETWEEN + *foot,
+                          .points = 10,
+                          .background = "#ffffff"};
+}
+
 static char *make_script(const AblationTable *table, const AblationResults *results, GnuplotPage *page)
 {
-    int rows = 0, panels = 0, done = 0;
+    int rows = 0, panels = 0, done = 0, left, foot;
     bool any = false;
     for (int r = 0; r < table->row_count; r++)
         rows += !table->rows[r].aside;
@@ -76,21 +108,23 @@ static char *make_script(const AblationTable *table, const AblationResults *resu
         panels += has_any(table, results, c, false) || has_any(table, results, c, true);
     }
     if (!any) return NULL;
-    *page = (GnuplotPage){
-        .width = 360 + 70 * rows, .height = 200 + 280 * panels, .points = 10, .background = "#ffffff"};
+    make_room(table, rows, panels, page, &left, &foot);
     char *text;
     size_t size;
     FILE *out = open_memstream(&text, &size);
     CHECK(out);
-    fprintf(out, "set multiplot layout %d,1 title ", panels);
+    fprintf(out,
+            "set multiplot layout %d,1 margins screen %.4f, %.4f, %.4f, %.4f spacing screen 0, %.4f title ",
+            panels, (double)left / page->width, 1 - (double)RIGHT / page->width, (double)foot / page->height,
+            1 - (double)TOP / page->height, (double)BETWEEN / page->height);
     gnuplot_quote(out, table->title);
-    fprintf(out, "\nset key bottom right\nset grid ytics lc rgb '#dddddd'\nset border 3\nset tics nomirror\n"
-                 "set offsets 0, 0, graph 0.1, graph 0.1\nset lmargin 12\nset rmargin 10\n");
+    fprintf(out, "\nset key at graph 1, graph 1.02 right bottom horizontal maxrows 1\nset grid ytics lc rgb "
+                 "'#dddddd'\nset border 3\nset tics nomirror\n"
+                 "set offsets 0, 0, graph 0.1, graph 0.1\n");
     for (int c = 0; c < table->column_count; c++) {
         if (!has_any(table, results, c, false) && !has_any(table, results, c, true)) continue;
         print_data(out, table, results, c);
         done++;
-        fprintf(out, done == panels ? "set bmargin 9\n" : "set bmargin 1\n");
         print_panel(out, table, results, c, rows, done == panels);
     }
     fprintf(out, "unset multiplot\n");
