@@ -12,6 +12,7 @@
 #include "ablation_chain.h"
 #include "ablation_plot.h"
 #include "base/atomic_file.h"
+#include "base/check.h"
 #include "base/memory.h"
 #include "job.h"
 #include "run/run_folder.h"
@@ -304,9 +305,10 @@ Status job_ablate(JobContext *context, Error *error)
     } kinds[] = {{"run", ablate_run}, {"list", ablate_list}, {"report", ablate_report}};
     const Options *options = context->options;
     const char *file = options_get(options, "table"), *results = options_get(options, "results");
-    size_t k = 0;
-    while (strcmp(options->words[0], kinds[k].name) != 0)
+    size_t k = 0, count = sizeof kinds / sizeof *kinds;
+    while (k < count && strcmp(options->words[0], kinds[k].name) != 0)
         k++;
+    CHECK(k < count); /* options_parse refuses what job_ablate_kinds has not */
     if (!file || !options->output_dir)
         return status_fail(error, STATUS_INPUT, "ablate %s needs --table TABLE.yaml and --output-dir DIR",
                            kinds[k].name);

@@ -19,6 +19,7 @@
  */
 #include "job_curate.h"
 
+#include "base/check.h"
 #include "base/memory.h"
 #include "curation/duplicate_keys.h"
 #include "job_threads.h"
@@ -104,9 +105,10 @@ static const struct {
 
 static JobCurateStep find_step(const char *name)
 {
-    int i = 0;
-    while (strcmp(STEPS[i].name, name) != 0)
+    size_t i = 0, count = sizeof STEPS / sizeof *STEPS;
+    while (i < count && strcmp(STEPS[i].name, name) != 0)
         i++;
+    CHECK(i < count); /* options_parse refuses what job_curate_kinds has not */
     return STEPS[i].run;
 }
 

@@ -12,6 +12,7 @@
  */
 #include "job_visualize.h"
 
+#include "base/check.h"
 #include "data/data_spec.h"
 #include "report/training_curves.h"
 
@@ -33,18 +34,16 @@ const OptionSpec job_visualize_options[] = {
      "pictures (default: 16)",
      false},
     {"size", "PIXELS",
-     "shorter side of the network's input, rounded to whole patches (default: four "
-     "times the training's, 448 at most)",
+     "shorter side of the network's input, rounded to whole patches (default: four times the "
+     "training's, 448 at most)",
      false},
     {"drawn", "PIXELS",
      "side of a picture as it is drawn: the shorter one, about (pca, matches, attention; default: 224), the "
-     "longer "
-     "one (duplicates, neighbours; default: 96)",
+     "longer one (duplicates, neighbours; default: 96)",
      false},
     {"columns", "N", "pictures a row (default: pca 8, duplicates and neighbours 9)", false},
     {"foreground", "auto|above|below|all",
-     "patches on which side of the first component's threshold (default: auto, the side that "
-     "is "
+     "patches on which side of the first component's threshold (default: auto, the side that is "
      "less at borders)",
      false},
     {"threshold", "DEVIATIONS", "of the first component, in its standard deviations (default: Otsu's)",
@@ -127,8 +126,9 @@ Status job_visualize(JobContext *context, Error *error)
     const char *output = options_get(context->options, "output");
     if (!output) return status_fail(error, STATUS_INPUT, "visualize needs --output FILE.png");
     size_t k = 0;
-    while (strcmp(context->options->words[0], kinds[k].name) != 0)
+    while (k < sizeof kinds / sizeof *kinds && strcmp(context->options->words[0], kinds[k].name) != 0)
         k++;
+    CHECK(k < sizeof kinds / sizeof *kinds); /* options_parse refuses what job_visualize_kinds has not */
     TRY(kinds[k].draw(context, error));
     print_result(context, kinds[k].what, output);
     return STATUS_OK;
